@@ -1,0 +1,1 @@
+"""Augmentation: one method a file, as array modules on batches and as MONAI transforms."""

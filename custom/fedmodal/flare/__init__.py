@@ -1,0 +1,1 @@
+"""All that imports nvflare: the learner, its checks, the jobs and the run on one machine."""

@@ -1,0 +1,1 @@
+"""Training and evaluation in plain PyTorch and MONAI; nothing here knows of a federation."""
