@@ -43,7 +43,7 @@ class Dataset(BaseModel):
     """`dataset.json`, in the manner of the Medical Segmentation Decathlon and nnU-Net.
 
     `num_training` is what the data set says it holds; `fedmodal check` and the learner refuse a
-    folder that holds fewer.
+    folder that holds fewer. `synthetic` marks phantoms, so that no report takes them for patients.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -55,6 +55,7 @@ class Dataset(BaseModel):
     num_training: Annotated[int, Field(alias="numTraining", ge=0)]
     cases: Annotated[tuple[Case, ...], Field(alias="training")]
     description: str = ""
+    synthetic: bool = False
     folder: Annotated[Path, Field(exclude=True)] = Path()
 
     @property
@@ -76,7 +77,14 @@ class Dataset(BaseModel):
 
 
 def new_dataset(
-    folder: Path, task: Task, modality: Modality, cases: tuple[Case, ...], *, name: str, description: str = ""
+    folder: Path,
+    task: Task,
+    modality: Modality,
+    cases: tuple[Case, ...],
+    *,
+    name: str,
+    description: str = "",
+    synthetic: bool = False,
 ) -> Dataset:
     """A data set of `task` in `folder`, with the task's label table and the true number of cases."""
     return Dataset(
@@ -87,6 +95,7 @@ def new_dataset(
         num_training=len(cases),
         cases=cases,
         description=description,
+        synthetic=synthetic,
         folder=folder,
     )
 

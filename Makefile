@@ -1,0 +1,40 @@
+# Each target makes what it needs, the virtual environment first.
+VENV ?= .venv
+RUN ?= runs/demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check format bench clean
+
+demo: $(VENV)/ready  ## federated abdomen_gin on phantoms, both sites at once, then the table
+	$(BIN)/fedmodal simulate jobs/abdomen_gin -w $(RUN) -n 2 -t 2
+
+test: $(VENV)/ready  ## the tests, but for those that take minutes each
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/ready  ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-dev  ## format, lint, types, and jobs as defined
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/fedmodal jobs
+
+format: $(VENV)/ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/ready  ## CT to MRI on the real sample images, with and without GIN
+	$(BIN)/python benchmarks/cross_modality.py
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

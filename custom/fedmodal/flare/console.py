@@ -1,0 +1,42 @@
+"""A calm console in the simulator."""
+
+import logging
+from pathlib import Path
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_context import FLContext
+from nvflare.fuel.utils.log_utils import LoggerNameFilter, dynamic_log_config
+from nvflare.widgets.widget import Widget
+
+from fedmodal.flare.site import in_simulator
+
+EXPECTED_WARNINGS = ("Aggregation_weight missing for",)
+"""Warnings of FLARE's about what our jobs mean: no weights by site's name beyond the slices' number."""
+
+
+class ConsoleFilter(LoggerNameFilter):  # type: ignore[misc]
+    """Our own lines, and all warnings and errors but the expected ones."""
+
+    def __init__(self) -> None:
+        super().__init__(logger_names=["fedmodal"])
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        expected = any(text in record.getMessage() for text in EXPECTED_WARNINGS)
+        return bool(super().filter(record)) and not expected
+
+
+class SimulatorConsole(Widget):  # type: ignore[misc]
+    """Applies the simulator workspace's own `local/log_config.json` when a run starts.
+
+    `nvflare simulator` always asks for its 'concise' log mode and so passes that file over; this
+    puts it into force. Outside of the simulator the site's log configuration is left alone.
+    """
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Act on the start of a run."""
+        if event_type == EventType.ABOUT_TO_START_RUN and in_simulator(fl_ctx):
+            workspace = fl_ctx.get_engine().get_workspace()
+            config = workspace.get_log_config_file_path()
+            if config and Path(config).is_file():
+                dynamic_log_config(config, workspace.get_root_dir(), config)

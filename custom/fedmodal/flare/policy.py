@@ -1,0 +1,72 @@
+"""What a site lets a job build: the class allow list, and the simulator's policy and log files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+
+OUR_CLASSES = (
+    "fedmodal.flare.console.SimulatorConsole",
+    "fedmodal.flare.learner.SegmentationLearner",
+    "fedmodal.flare.payload.CheckUpdate",
+    "fedmodal.flare.summary.RunSummary",
+    "fedmodal.networks.SegmentationNetwork",
+    "nvflare.app_common.executors.learner_executor.LearnerExecutor",
+    "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+)
+"""What our jobs build beyond FLARE's built-in list, each class by its full name."""
+
+
+def simulator_resources() -> dict[str, Any]:
+    """`local/resources.json` of a simulator workspace: nothing may be built but what is listed."""
+    return {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *OUR_CLASSES]}
+
+
+def simulator_log_config() -> dict[str, Any]:
+    """`local/log_config.json` of a simulator workspace: our lines and all warnings on the console.
+
+    Everything else goes to the run's `log.txt`.
+    """
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "message": {"format": "%(message)s"},
+            "full": {
+                "()": "nvflare.fuel.utils.log_utils.BaseFormatter",
+                "fmt": "%(asctime)s - %(name)s - %(levelname)s - %(fl_ctx)s - %(message)s",
+            },
+        },
+        "filters": {"ours": {"()": "fedmodal.flare.console.ConsoleFilter"}},
+        "handlers": {
+            "console": {
+                "class": "logging.StreamHandler",
+                "formatter": "message",
+                "filters": ["ours"],
+                "stream": "ext://sys.stdout",
+            },
+            "file": {
+                "class": "logging.handlers.RotatingFileHandler",
+                "formatter": "full",
+                "filename": "log.txt",
+                "maxBytes": 20971520,
+                "backupCount": 10,
+            },
+        },
+        "root": {"level": "INFO", "handlers": ["console", "file"]},
+    }
+
+
+def simulator_files() -> dict[str, str]:
+    """Name to text of the files in a simulator workspace's `local` folder."""
+    contents = {"resources.json": simulator_resources(), "log_config.json": simulator_log_config()}
+    return {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
+
+
+def install_simulator_policy(workspace: Path) -> None:
+    """Put the policy and the log configuration into a simulator workspace."""
+    local = workspace / "local"
+    local.mkdir(parents=True, exist_ok=True)
+    for name, text in simulator_files().items():
+        (local / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,75 @@
+"""A network from a task and a configuration."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import torch
+from monai.networks.nets import UNet
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedmodal.tasks import get_task
+
+
+class NetworkConfig(BaseModel):
+    """MONAI's residual U-Net.
+
+    Instance norm is the default: it keeps no running statistics, so that there is nothing of one
+    site's intensities to average into another's.
+
+    Attributes:
+        spatial_dims: 2 for slices, 3 for volumes.
+        channels: feature channels per level, from fine to coarse; each further level halves the grid.
+        residual_units: convolutions per level beyond the first, with a skip around them.
+        norm: normalization layer.
+        dropout: probability of dropping a feature.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spatial_dims: Literal[2, 3] = 2
+    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
+    residual_units: Annotated[int, Field(ge=0)] = 1
+    norm: Literal["instance", "batch"] = "instance"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _fits_slices(self) -> Self:
+        if len(self.channels) > 5:
+            raise ValueError("at most 5 levels: slices are multiples of 16 voxels")
+        return self
+
+
+class SegmentationNetwork(UNet):  # type: ignore[misc]
+    """A U-Net with one image channel in and a score per class (background first) out.
+
+    Input (N, 1, *spatial), output (N, classes, *spatial); each spatial size must be a multiple of
+    2 to the power of the number of levels less one. The initial weights depend on `seed` only, so
+    that server, sites and a training without a federation start from the same network.
+    """
+
+    def __init__(self, task: str, seed: int, network: Mapping[str, object] | None = None) -> None:
+        self.config = NetworkConfig.model_validate(network or {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__(
+                spatial_dims=self.config.spatial_dims,
+                in_channels=1,
+                out_channels=get_task(task).num_classes,
+                channels=self.config.channels,
+                strides=(2,) * (len(self.config.channels) - 1),
+                num_res_units=self.config.residual_units,
+                norm=self.config.norm,
+                act="leakyrelu",
+                dropout=self.config.dropout,
+            )
+
+
+def weights_hash(weights: Mapping[str, torch.Tensor]) -> str:
+    """A short fingerprint of a state dict: names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]

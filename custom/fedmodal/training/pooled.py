@@ -1,0 +1,129 @@
+"""Training without a federation: one site alone, or several sites' data sets pooled."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fedmodal.data.dataset import Split
+from fedmodal.data.store import Store
+from fedmodal.errors import UserError
+from fedmodal.networks import weights_hash
+from fedmodal.training.config import KEY_METRIC, TrainingConfig
+from fedmodal.training.evaluator import evaluate
+from fedmodal.training.metrics import Summary, summarize
+from fedmodal.training.session import FALLBACKS, Session
+from fedmodal.training.state import TrainingState
+
+MODEL_FILE = "model.pt"
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """A trained model on one data set: its name, modality, the split used and the summary."""
+
+    name: str
+    modality: str
+    split: Split
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A finished round: mean loss and, where there are validation patients, the key metric."""
+
+    number: int
+    loss: float
+    val_dice: float | None
+
+
+def train_pooled(
+    config: TrainingConfig,
+    stores: Sequence[Store],
+    rounds: int,
+    out: Path,
+    on_step: Callable[[int, float], None] | None = None,
+    on_round: Callable[[Progress], None] | None = None,
+) -> Session:
+    """Train on the pooled training patients for `rounds` rounds and leave the chosen weights in place.
+
+    With validation patients the best round's weights are chosen, else the last ones. The chosen
+    model is written to `out/model.pt` with its task, network, seed and hash.
+
+    Raises:
+        UserError: the data sets are for another task than the configuration's.
+    """
+    for store in stores:
+        if store.task.name != config.task:
+            raise UserError(f"data set '{store.name}' is for task '{store.task.name}', not '{config.task}'")
+    out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cases = [case for store in stores for case in store.cases]
+    session = Session(config, cases, TrainingState(out / "state"), name="pooled", device=device)
+    validates = any(case.split == Split.VALIDATION for case in cases)
+    for number in range(rounds):
+        result = session.train(number, rounds, on_step=on_step)
+        val_dice = _offer(session, number) if validates else None
+        if on_round is not None:
+            on_round(Progress(number, result.loss, val_dice))
+    if validates and (best := session.state.best()):
+        session.network.load_state_dict(best.weights)
+    _save(session, out)
+    return session
+
+
+def _offer(session: Session, number: int) -> float | None:
+    mean = summarize(session.evaluate(Split.VALIDATION).patients, session.task).mean
+    if mean is not None:
+        session.state.offer_best(session.weights(), mean, number)
+    return mean
+
+
+def score_data_sets(session: Session, stores: Sequence[Store]) -> list[TestResult]:
+    """Score the session's weights on each data set's test patients, or on what stands in for them."""
+    results = []
+    for store in stores:
+        split = next((choice for choice in FALLBACKS[Split.TEST] if store.split(choice)), Split.TEST)
+        scores = evaluate(session.network, store.split(split), session.task, session.device)
+        results.append(TestResult(store.name, store.modality.value, split, summarize(scores, session.task)))
+    return results
+
+
+def write_results(results: Sequence[TestResult], config: TrainingConfig, out: Path) -> Path:
+    """Write the scores and the settings that led to them."""
+    content = {
+        "training": config.model_dump(mode="json"),
+        "results": [
+            {
+                "data": result.name,
+                "modality": result.modality,
+                "split": result.split.value,
+                "patients": result.summary.patients,
+                "mean": result.summary.mean,
+                "organs": {name: vars(organ) for name, organ in result.summary.organs.items()},
+            }
+            for result in results
+        ],
+    }
+    path = out / RESULTS_FILE
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _save(session: Session, out: Path) -> None:
+    weights = session.weights()
+    about = {
+        "task": session.task.name,
+        "labels": session.task.labels,
+        "network": session.config.network.model_dump(mode="json"),
+        "arm": session.config.arm,
+        "seed": session.config.seed,
+        "key_metric": KEY_METRIC,
+        "hash": weights_hash(weights),
+    }
+    partial = out / (MODEL_FILE + ".partial")
+    torch.save({"model": weights, "fedmodal": about}, partial)
+    partial.replace(out / MODEL_FILE)

@@ -1,0 +1,40 @@
+"""What several test folders share: real sample images, and a small data set of each modality."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmodal.data.dataset import Dataset, Split
+from fedmodal.data.phantom import write_phantoms
+from fedmodal.tasks import ABDOMEN, Modality
+
+REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    if not REALDATA.is_dir():
+        pytest.skip("the real sample images are not here (../shared/realdata)")
+    return REALDATA
+
+
+@pytest.fixture(scope="session")
+def phantom_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small data set a site: site-1 CT, site-2 MRI."""
+    root = tmp_path_factory.mktemp("sites")
+    counts = {Split.TRAIN: 2, Split.VALIDATION: 1, Split.TEST: 1}
+    for number, modality in enumerate((Modality.CT, Modality.MRI), 1):
+        write_phantoms(root / f"site-{number}", ABDOMEN, modality, counts, seed=7)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def ct_phantoms(phantom_sites: Path) -> Dataset:
+    from fedmodal.data.dataset import read_dataset
+
+    return read_dataset(phantom_sites / "site-1")

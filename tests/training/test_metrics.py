@@ -1,0 +1,71 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import compute_dice
+from torch.nn.functional import one_hot
+
+from fedmodal.tasks import ABDOMEN
+from fedmodal.training.metrics import score_patient, summarize
+
+LIVER, SPLEEN = ABDOMEN.labels["liver"], ABDOMEN.labels["spleen"]
+
+
+def volume(**voxels: slice) -> np.ndarray:
+    """A volume of 10 voxels in a row with the named organs."""
+    result = np.zeros((1, 1, 10), np.uint8)
+    for organ, where in voxels.items():
+        result[0, 0, where] = ABDOMEN.labels[organ]
+    return result
+
+
+def test_dice_of_half_overlap() -> None:
+    score = score_patient("p", volume(liver=slice(2, 6)), volume(liver=slice(0, 4)), ABDOMEN)
+    assert score.dice[LIVER - 1] == 2 * 2 / (4 + 4)
+
+
+def test_absent_organ_is_neither_right_nor_wrong() -> None:
+    score = score_patient("p", volume(), volume(liver=slice(0, 4)), ABDOMEN)
+    assert np.isnan(score.dice[SPLEEN - 1])
+    assert score.dice[LIVER - 1] == 0
+    assert not score.invented.any()
+
+
+def test_organ_predicted_where_there_is_none_is_invented() -> None:
+    score = score_patient("p", volume(spleen=slice(0, 1)), volume(), ABDOMEN)
+    assert score.invented.tolist() == [True] + [False] * 5
+    assert np.isnan(score.dice).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_agrees_with_monai(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prediction, reference = rng.integers(0, 7, (2, 3, 4, 5)).astype(np.uint8)
+    reference[reference == SPLEEN] = 0
+    channels = [
+        one_hot(torch.from_numpy(v).long(), 7).movedim(-1, 0)[None] for v in (prediction, reference)
+    ]
+    expected = compute_dice(*channels, include_background=False)[0].numpy()
+    np.testing.assert_allclose(score_patient("p", prediction, reference, ABDOMEN).dice, expected, rtol=1e-6)
+
+
+def test_summary_counts_patients_per_organ() -> None:
+    perfect = score_patient("a", volume(liver=slice(0, 4)), volume(liver=slice(0, 4)), ABDOMEN)
+    missed = score_patient("b", volume(spleen=slice(8, 9)), volume(liver=slice(0, 4)), ABDOMEN)
+    summary = summarize([perfect, missed], ABDOMEN)
+    liver, spleen = summary.organs["liver"], summary.organs["spleen"]
+    assert (liver.dice, liver.n, liver.missed, liver.absent) == (0.5, 2, 1, 0)
+    assert (spleen.dice, spleen.n, spleen.absent, spleen.invented) == (None, 0, 2, 1)
+
+
+def test_mean_is_over_organs_of_the_mean_over_patients() -> None:
+    one = score_patient("a", volume(liver=slice(0, 4)), volume(liver=slice(0, 4)), ABDOMEN)
+    two = score_patient(
+        "b", volume(spleen=slice(6, 8)), volume(liver=slice(0, 4), spleen=slice(6, 8)), ABDOMEN
+    )
+    assert summarize([one, two], ABDOMEN).mean == (0.5 + 1.0) / 2
+
+
+def test_no_patient_gives_no_mean() -> None:
+    assert summarize([], ABDOMEN).mean is None
