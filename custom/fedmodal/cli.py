@@ -141,7 +141,8 @@ def simulate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="simulator workspace or downloaded job")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="simulator workspace or downloaded job")],
+    as_json: AsJson = False,
 ) -> None:
     """Show what a federated run reached: Dice per organ, modality and site, global against local."""
     from fedmodal.report.record import find_record, read_record
@@ -181,12 +182,16 @@ def convert_totalsegmentator_command(
     seed: Seed = 0,
 ) -> None:
     """TotalSegmentator's own layout, CT or MRI; restartable, one case in memory at a time."""
-    from fedmodal.data.convert.totalsegmentator import convert_totalsegmentator, render
+    from fedmodal.data.convert.totalsegmentator import convert_totalsegmentator
     from fedmodal.tasks import get_task
 
     with _bar("patients") as advance:
-        converted = convert_totalsegmentator(source, out, get_task(task), _modality(modality), seed, advance)
-    render(converted, console)
+        report = convert_totalsegmentator(
+            source, out, get_task(task), _modality(modality), seed=seed, progress=advance
+        )
+    for patient, why in report.left.items():
+        console.print(f"left out {patient}: {why}", soft_wrap=True)
+    console.print(f"{len(report.taken)} patients in {out}, {len(report.left)} left out", soft_wrap=True)
 
 
 @convert.command("pair")
@@ -201,7 +206,7 @@ def convert_pair(
     labels: Annotated[str, typer.Option(help="total, total_mr, task, or pairs such as 1=1,5=5,7=6")] = "task",
 ) -> None:
     """One NIfTI image and its label map."""
-    from fedmodal.data.convert.labels import parse_mapping
+    from fedmodal.data.convert.labels import parse_labels
     from fedmodal.data.convert.pair import add_pair
     from fedmodal.data.dataset import Split
     from fedmodal.tasks import get_task
@@ -209,9 +214,16 @@ def convert_pair(
     if split not in list(Split):
         raise UserError(f"unknown split '{split}': choose one of {', '.join(Split)}")
     definition = get_task(task)
-    mapping = parse_mapping(labels, definition)
+    mapping = parse_labels(labels, definition)
     dataset = add_pair(
-        out, definition, _modality(modality), image, label, patient=patient, split=Split(split), mapping=mapping
+        out,
+        definition,
+        _modality(modality),
+        image=image,
+        label=label,
+        patient=patient,
+        split=Split(split),
+        mapping=mapping,
     )
     console.print(f"{out}: {len(dataset.cases)} cases", soft_wrap=True)
 
@@ -239,12 +251,12 @@ def _training_progress(total_steps: int) -> Iterator[tuple[OnStep, Callable[["Tr
     """A bar of steps with loss and time left, and a line a round."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=console, transient=True) as bar:
+    steps, loss = TextColumn("step {task.completed}/{task.total}"), TextColumn("loss {task.fields[loss]:.3f}")
+    with Progress(steps, BarColumn(), TimeRemainingColumn(), loss, console=console, transient=True) as bar:
         line = bar.add_task("training", total=total_steps, loss=float("nan"))
 
         def on_round(done: "TrainingProgress") -> None:
             dice = "" if done.val_dice is None else f", val_dice {done.val_dice:.3f}"
             console.print(f"round {done.number + 1}: loss {done.loss:.3f}{dice}")
 
-        yield lambda step, loss: bar.update(line, completed=step + 1, loss=loss), on_round
+        yield lambda step, value: bar.update(line, completed=step + 1, loss=value), on_round

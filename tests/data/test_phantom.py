@@ -280,6 +280,18 @@ def test_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii"]
 
 
+def test_folder_that_fills_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+
+    def meanwhile(_: int, __: int) -> None:
+        folder.mkdir()
+        (folder / "scan.nii").touch()
+
+    with pytest.raises(UserError, match="name another folder"):
+        write_phantoms(folder, HEART, Modality.CT, {Split.TRAIN: 1}, seed=0, progress=meanwhile)
+    assert [path.name for path in folder.iterdir()] == ["scan.nii"]
+
+
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_phantoms(

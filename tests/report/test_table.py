@@ -39,12 +39,19 @@ def record() -> RunRecord:
             "arm": "gin",
             "num_rounds": 4,
             "started": "2026-01-01T00:00:00+00:00",
-            "rounds": {0: {"seconds": 60, "sites": both}, 1: {"seconds": 60, "sites": {"site-1": both["site-1"]}}},
+            "rounds": {
+                0: {"seconds": 60, "sites": both},
+                1: {"seconds": 60, "sites": {"site-1": both["site-1"]}},
+            },
             "sites": {"site-1": {"modality": "CT"} | site, "site-2": {"modality": "MRI"} | site},
             "best_round": 1,
             "best_dice": 0.6,
             "evaluation": {
-                "site-1": {BEST_GLOBAL: evaluation(0.8), LAST_GLOBAL: evaluation(0.7), "site-1": evaluation(0.9)},
+                "site-1": {
+                    BEST_GLOBAL: evaluation(0.8),
+                    LAST_GLOBAL: evaluation(0.7),
+                    "site-1": evaluation(0.9),
+                },
                 "site-2": {BEST_GLOBAL: evaluation(0.75, modality="MRI", split="train")},
             },
         }
@@ -93,7 +100,7 @@ def test_record_survives_the_file(record: RunRecord, tmp_path: Path) -> None:
 
 
 def test_no_run_and_two_runs(record: RunRecord, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no fedmodal_run.json in it"):
+    with pytest.raises(UserError, match=r"no fedmodal_run\.json in it"):
         find_record(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -43,9 +43,7 @@ def test_agrees_with_monai(seed: int) -> None:
     rng = np.random.default_rng(seed)
     prediction, reference = rng.integers(0, 7, (2, 3, 4, 5)).astype(np.uint8)
     reference[reference == SPLEEN] = 0
-    channels = [
-        one_hot(torch.from_numpy(v).long(), 7).movedim(-1, 0)[None] for v in (prediction, reference)
-    ]
+    channels = [one_hot(torch.from_numpy(v).long(), 7).movedim(-1, 0)[None] for v in (prediction, reference)]
     expected = compute_dice(*channels, include_background=False)[0].numpy()
     np.testing.assert_allclose(score_patient("p", prediction, reference, ABDOMEN).dice, expected, rtol=1e-6)
 

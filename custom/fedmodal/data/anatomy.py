@@ -103,8 +103,9 @@ class Ellipsoid:
         """See `Solid`."""
         to_unit = (_rotation(self.turn) / self.radii).T.astype(np.float32)
         dx, dy, dz = (axis - np.float32(c) for axis, c in zip((x, y, z), self.centre, strict=True))
-        squares: Floats = sum((np.square(a * dx + b * dy + c * dz) for a, b, c in to_unit), np.float32(0))
-        return (np.sqrt(squares) - 1) * np.float32(min(self.radii))
+        first, second, third = (np.square(a * dx + b * dy + c * dz) for a, b, c in to_unit)
+        level: Floats = (np.sqrt(first + second + third) - 1) * np.float32(min(self.radii))
+        return level
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Tube:
 
 def _capsule(x: Floats, y: Floats, z: Floats, start: tuple[float, ...], end: tuple[float, ...]) -> Floats:
     """The level of one piece of a tube, whose radius changes along it."""
-    a, b = np.float32(start), np.float32(end)
+    a, b = np.array(start, np.float32), np.array(end, np.float32)
     step = b - a
     dx, dy, dz = x - a[0], y - a[1], z - a[2]
     along = (dx * step[0] + dy * step[1] + dz * step[2]) / max(np.square(step[:3]).sum(), np.float32(1e-3))
@@ -144,7 +145,8 @@ def smooth_min(one: Floats, other: Floats, blend: float) -> Floats:
         return np.minimum(one, other)
     width = np.float32(blend)
     h = np.clip(0.5 + (other - one) / (2 * width), 0, 1)
-    return other + h * (one - other) - width * h * (1 - h)
+    rounded: Floats = other + h * (one - other) - width * h * (1 - h)
+    return rounded
 
 
 def _rotation(turn: Point) -> npt.NDArray[np.float64]:
@@ -492,7 +494,7 @@ class Grid:
     def axes(self) -> tuple[Floats, Floats, Floats]:
         """Millimetres along z, y, x."""
         z, y, x = (
-            np.float32(start + step * np.arange(size))
+            (start + step * np.arange(size)).astype(np.float32)
             for size, step, start in zip(self.shape, self.spacing, self.first, strict=True)
         )
         return z, y, x
@@ -538,10 +540,10 @@ def _own_frame(person: Person, grid: Grid, rng: np.random.Generator) -> tuple[Fl
     z, y, x = np.broadcast_arrays(*np.ix_(*grid.axes))
     cos, sin = np.float32(np.cos(np.deg2rad(person.turn))), np.float32(np.sin(np.deg2rad(person.turn)))
     straight = (cos * x + sin * y, cos * y - sin * x, z)
-    warped = []
+    warped: list[Floats] = []
     for axis, scale in zip(straight, person.scale, strict=True):
         bend = 3.0 * smooth_field(rng, grid, 75.0) + 1.2 * smooth_field(rng, grid, 26.0)
-        warped.append(axis / np.float32(scale) + bend)
+        warped.append((axis / np.float32(scale) + bend).astype(np.float32))
     return warped[0], warped[1], warped[2]
 
 

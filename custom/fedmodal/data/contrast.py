@@ -41,7 +41,7 @@ class _Matter:
         texture: how much the tissue varies within, standard deviation in HU.
         t1, t2: relaxation times at 1.5 T, ms.
         density: of protons, relative to water.
-        agent: uptake of gadolinium, 1/ms added to the relaxation rate, in thousandths.
+        agent: what gadolinium adds to the T1 relaxation rate, 1/s.
     """
 
     hu: float
@@ -98,6 +98,13 @@ def _table(name: str) -> Floats:
     return np.array([getattr(_MATTER[tissue], name) for tissue in Tissue], np.float32)
 
 
+def _alike(values: npt.NDArray[np.floating]) -> Floats:
+    """Intensities of all tissues, with both kidneys made equal."""
+    same = values.astype(np.float32)
+    same[[Tissue.LEFT_CORTEX, Tissue.LEFT_MEDULLA]] = same[[Tissue.RIGHT_CORTEX, Tissue.RIGHT_MEDULLA]]
+    return same
+
+
 def draw_acquisition(modality: Modality, rng: np.random.Generator) -> Phase | Sequence:
     """Draw how a patient is imaged: the phase of a CT, the sequence of an MRI."""
     if modality is Modality.CT:
@@ -114,20 +121,22 @@ def render(acquisition: Phase | Sequence, tissue: Tissues, grid: Grid, rng: np.r
 
 def render_ct(tissue: Tissues, grid: Grid, phase: Phase, rng: np.random.Generator) -> Voxels:
     """A CT in Hounsfield units: texture, partial volume, a table under the body, correlated noise."""
-    uptake = {Phase.NATIVE: 0.0, Phase.ARTERIAL: _table("arterial"), Phase.PORTAL: _table("portal")}[phase]
+    enhancement = {Phase.ARTERIAL: "arterial", Phase.PORTAL: "portal"}
+    uptake = _table(enhancement[phase]) if phase in enhancement else np.zeros(len(Tissue), np.float32)
     level = _table("hu") + _table("spread") * rng.normal(0, 1, len(Tissue)) + uptake * rng.normal(1, 0.12)
-    image = level.astype(np.float32)[tissue]
+    image = _alike(level)[tissue]
     image += _table("texture")[tissue] * _texture(grid, rng)
     _lay_on_table(image, tissue, grid, rng)
     image = ndimage.gaussian_filter(image, (0.35, 0.6, 0.6))
     image += rng.uniform(8, 16) * _noise(image.shape, (0.0, 0.6, 0.6), rng)
-    return np.rint(image.clip(-1024, 3000)).astype(np.int16)
+    voxels: Voxels = np.rint(image.clip(-1024, 3000)).astype(np.int16)
+    return voxels
 
 
 def render_mri(tissue: Tissues, grid: Grid, sequence: Sequence, rng: np.random.Generator) -> Voxels:
     """An MRI in arbitrary units: spin-echo signal, flow, bias field, Rician noise."""
     signal = _spin_echo(sequence, rng) * np.exp(rng.normal(0, 0.1, len(Tissue)))
-    image = signal.astype(np.float32)[tissue]
+    image = _alike(signal)[tissue]
     image *= 1 + 0.5 * np.clip(_table("texture")[tissue] / 60, 0.08, 0.5) * _texture(grid, rng)
     image = ndimage.gaussian_filter(image, (0.35, 0.6, 0.6))
     bias = smooth_field(rng, grid, 140.0)
@@ -136,7 +145,8 @@ def render_mri(tissue: Tissues, grid: Grid, sequence: Sequence, rng: np.random.G
     noise = bright * rng.uniform(0.025, 0.06)
     real, imaginary = (noise * rng.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
     magnitude = np.hypot(image + real, imaginary)
-    return np.rint(magnitude * (rng.uniform(300, 3000) / magnitude.max())).astype(np.int16)
+    voxels: Voxels = np.rint(magnitude * (rng.uniform(300, 3000) / magnitude.max())).astype(np.int16)
+    return voxels
 
 
 def _spin_echo(sequence: Sequence, rng: np.random.Generator) -> npt.NDArray[np.float64]:

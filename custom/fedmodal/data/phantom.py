@@ -90,7 +90,7 @@ def write_phantoms(
         progress: called with (patients written, patients in all) after each patient.
 
     Raises:
-        UserError: the folder holds something already.
+        UserError: the folder holds something already, or does by the time everything is written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
@@ -116,8 +116,17 @@ def write_phantoms(
             synthetic=True,
         )
         write_dataset(dataset)
-        partial.replace(folder)
+        _put_in_place(partial, folder)
     return dataset.model_copy(update={"folder": folder})
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    try:
+        partial.replace(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror} when the phantoms were done; name another folder"
+        ) from error
 
 
 def _field_of_view(task: Task, modality: Modality, person: Person, rng: np.random.Generator) -> Grid:

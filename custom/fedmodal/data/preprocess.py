@@ -106,7 +106,7 @@ def preprocess(
 def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
     """Bring scores of classes back to the image's own grid and name the highest.
 
-    Works in slabs of slices, so beyond the result it needs about 100 MB whatever the image's size.
+    Works in slabs of slices: beyond the result and a copy of it, it needs about 100 MB for any image.
 
     Args:
         scores: (C, S, H, W) on the stored grid, any float type and device; logits or probabilities.

@@ -6,14 +6,20 @@ from pathlib import Path
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.utils.log_utils import LoggerNameFilter, dynamic_log_config
+from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.widgets.widget import Widget
-
-from fedmodal.flare.site import in_simulator
 
 EXPECTED_WARNINGS = ("Aggregation_weight missing for",)
 """Warnings of FLARE's about what our jobs mean: no weights by site's name beyond the slices' number."""
 
 
+def in_simulator(fl_ctx: FLContext) -> bool:
+    """Whether this job runs in FLARE's simulator; a provisioned federation gives each job its own id."""
+    return bool(fl_ctx.get_job_id() == SimulatorConstants.JOB_NAME)
+
+
+# The simulator builds this while its working directory is a deleted one, where torch cannot be
+# loaded: nothing that imports torch may be imported here.
 class ConsoleFilter(LoggerNameFilter):  # type: ignore[misc]
     """Our own lines, and all warnings and errors but the expected ones."""
 

@@ -132,7 +132,8 @@ def _server_components(job: JobDefinition) -> list[dict[str, Any]]:
         ("persistor", "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor", {"model": network}),
         (
             "shareable_generator",
-            "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator",
+            "nvflare.app_common.shareablegenerators.full_model_shareable_generator."
+            "FullModelShareableGenerator",
             {},
         ),
         (
@@ -186,7 +187,9 @@ def job_files(job: JobDefinition) -> dict[Path, str]:
 def repository_files() -> dict[Path, str]:
     """Every file that is written from a definition, by its path in the repository."""
     files = {
-        Path("jobs") / name / path: text for name, job in JOBS.items() for path, text in job_files(job).items()
+        Path("jobs") / name / path: text
+        for name, job in JOBS.items()
+        for path, text in job_files(job).items()
     }
     policy = {Path("simulator_workspace/local") / name: text for name, text in simulator_files().items()}
     return files | policy

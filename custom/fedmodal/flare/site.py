@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 from nvflare.apis.fl_context import FLContext
-from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 
 from fedmodal.data.dataset import Dataset, Split
 from fedmodal.data.site import cache_of, find_dataset, read_site_file
 from fedmodal.data.store import Store, open_store
+from fedmodal.flare.console import in_simulator
 from fedmodal.report.record import SiteRecord
 from fedmodal.tasks import get_task
 
@@ -21,11 +21,6 @@ WORKERS = (
     "nvflare.private.fed.app.client.worker_process",
 )
 """Modules that FLARE runs one client's job in."""
-
-
-def in_simulator(fl_ctx: FLContext) -> bool:
-    """Whether this job runs in FLARE's simulator; a provisioned federation gives each job its own id."""
-    return bool(fl_ctx.get_job_id() == SimulatorConstants.JOB_NAME)
 
 
 def open_site(fl_ctx: FLContext, task_name: str, logger: logging.Logger) -> tuple[Store, SiteRecord]:

@@ -132,7 +132,7 @@ class Trainer:
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}: lower learning_rate or check the images")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
         return value

@@ -1,0 +1,68 @@
+"""Real runs in FLARE's simulator, small enough for every test run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmodal.flare.jobs import JOBS, JobDefinition, job_files
+
+SMALL = {
+    "steps_per_round": 4,
+    "batch_size": 4,
+    "network": {"channels": [4, 8, 16], "residual_units": 0},
+}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def write_job(folder: Path, job: JobDefinition) -> Path:
+    for path, text in job_files(job).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`small_job(rounds, **training)`: `abdomen_gin` with a small network and few steps."""
+
+    def make(rounds: int = 3, **training: Any) -> Path:
+        base = JOBS["abdomen_gin"]
+        settings = base.training.model_validate(base.training.model_dump() | SMALL | training)
+        job = base.model_copy(update={"training": settings, "num_rounds": rounds})
+        return write_job(tmp_path_factory.mktemp("jobs") / "abdomen_gin", job)
+
+    return make
+
+
+@pytest.fixture
+def environment(phantom_sites: Path, cache: Path, tmp_path: Path) -> dict[str, str]:
+    """A person's environment with a home of its own, the small phantoms as data, and one thread."""
+    (tmp_path / "home").mkdir()
+    own = {"HOME": str(tmp_path / "home"), "FEDMODAL_DATA": str(phantom_sites), "FEDMODAL_CACHE": str(cache)}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return os.environ | own | {"FEDMODAL_THREADS": "1", "PATH": path}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """`run(*command, **environment)`: run a command in an empty folder; output and exit code."""
+
+    def call(*command: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own commands
+            [str(part) for part in command],
+            cwd=cwd,
+            env=environment | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+
+    return call
