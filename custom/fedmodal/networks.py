@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import torch
+from monai.networks.blocks import Convolution
 from monai.networks.nets import UNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,6 +64,25 @@ class SegmentationNetwork(UNet):  # type: ignore[misc]
                 act="leakyrelu",
                 dropout=self.config.dropout,
             )
+
+    def _get_up_layer(
+        self, in_channels: int, out_channels: int, strides: int, is_top: bool
+    ) -> torch.nn.Module:
+        """MONAI's layers, but for the last one: its norm would act on the class scores themselves.
+
+        Instance norm there brings every class to the same mean and variance in each slice, so that
+        "no gallbladder in this slice" can hardly be said (docs/results.md has what it costs).
+        """
+        if not is_top:
+            layer: torch.nn.Module = super()._get_up_layer(in_channels, out_channels, strides, is_top)
+            return layer
+        features = max(1, self.channels[0] // 2)
+        common = {"act": self.act, "norm": self.norm, "dropout": self.dropout}
+        upwards = Convolution(
+            self.dimensions, in_channels, features, strides=strides, is_transposed=True, **common
+        )
+        scores = Convolution(self.dimensions, features, out_channels, conv_only=True)
+        return torch.nn.Sequential(upwards, scores)
 
 
 def weights_hash(weights: Mapping[str, torch.Tensor]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedmodal.data import phantom
-from fedmodal.data.anatomy import ORGAN_TISSUES, Grid, Tissue, draw_person, smooth_field
+from fedmodal.data.anatomy import Grid, draw_person, smooth_field
+from fedmodal.data.atlas import ORGAN_TISSUES, Tissue
 from fedmodal.data.contrast import Phase, Sequence, render_ct, render_mri
 from fedmodal.data.dataset import Dataset, Split, read_dataset
 from fedmodal.data.phantom import make_phantom, write_phantoms

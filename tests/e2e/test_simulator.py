@@ -135,13 +135,19 @@ def test_report_reads_the_run(run: Run, resident: Path) -> None:
     assert as_json["evaluation"]["site-1"][LAST_GLOBAL]["modality"] == "CT"
 
 
-def test_processes_started_anew_give_the_same_weights(
+def test_bare_command_from_a_clone_gives_the_same_weights(
     run: Run, job: Path, resident: Path, tmp_path: Path
 ) -> None:
-    """With one thread FLARE ends and starts a client's process for every task."""
-    result = run("fedmodal", "simulate", job, "-w", "ws", "-t", "1")
+    """`nvflare simulator JOB`, nothing else, where the clone's policy and log config lie.
+
+    With its one thread FLARE ends and starts a client's process anew for every task.
+    """
+    shutil.copytree(ROOT / "simulator_workspace/local", tmp_path / "simulator_workspace/local")
+    result = run("nvflare", "simulator", job)
     assert result.returncode == 0, result.stdout
-    assert distance(resident, tmp_path / "ws") < 1e-5
+    assert "global, best" in result.stdout
+    assert "pancreas" in result.stdout
+    assert distance(resident, tmp_path / "simulator_workspace") < 1e-5
 
 
 def test_processes_killed_between_rounds_give_the_same_weights(
@@ -160,16 +166,6 @@ def test_processes_killed_between_rounds_give_the_same_weights(
     result = run("nvflare", "simulator", mortal, "-w", "ws", "-n", "2", "-t", "1", PYTHONPATH=str(ROOT))
     assert len(record(tmp_path / "ws").rounds) == ROUNDS, result.stdout
     assert distance(resident, tmp_path / "ws") < 1e-5
-
-
-def test_bare_command_from_a_clone(run: Run, job: Path, tmp_path: Path) -> None:
-    """`nvflare simulator JOB`, nothing else, where the clone's policy and log config lie."""
-    shutil.copytree(ROOT / "simulator_workspace/local", tmp_path / "simulator_workspace/local")
-    result = run("nvflare", "simulator", job)
-    assert result.returncode == 0, result.stdout
-    assert "global, best" in result.stdout
-    assert "pancreas" in result.stdout
-    assert len(record(tmp_path / "simulator_workspace").rounds) == ROUNDS
 
 
 def test_a_class_that_no_site_allows_is_refused(run: Run, job: Path, tmp_path: Path) -> None:

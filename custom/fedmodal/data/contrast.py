@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from fedmodal.data.anatomy import Floats, Grid, Tissue, Tissues, smooth_field
+from fedmodal.data.anatomy import Grid, Tissues, smooth_field
+from fedmodal.data.atlas import Tissue
+from fedmodal.data.solids import Floats
 from fedmodal.tasks import Modality
 
 Voxels = npt.NDArray[np.int16]
@@ -134,19 +136,32 @@ def render_ct(tissue: Tissues, grid: Grid, phase: Phase, rng: np.random.Generato
 
 
 def render_mri(tissue: Tissues, grid: Grid, sequence: Sequence, rng: np.random.Generator) -> Voxels:
-    """An MRI in arbitrary units: spin-echo signal, flow, bias field, Rician noise."""
+    """An MRI in arbitrary units: spin-echo signal, flow, coil sensitivity, Rician noise."""
     signal = _spin_echo(sequence, rng) * np.exp(rng.normal(0, 0.1, len(Tissue)))
     image = _alike(signal)[tissue]
     image *= 1 + 0.5 * np.clip(_table("texture")[tissue] / 60, 0.08, 0.5) * _texture(grid, rng)
     image = ndimage.gaussian_filter(image, (0.35, 0.6, 0.6))
-    bias = smooth_field(rng, grid, 140.0)
-    image *= np.exp(rng.uniform(0.2, 0.4) * bias / np.abs(bias).max())
+    image *= _sensitivity(tissue, grid, rng)
     bright = np.percentile(image, 98)
     noise = bright * rng.uniform(0.025, 0.06)
     real, imaginary = (noise * rng.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
     magnitude = np.hypot(image + real, imaginary)
     voxels: Voxels = np.rint(magnitude * (rng.uniform(300, 3000) / magnitude.max())).astype(np.int16)
     return voxels
+
+
+def _sensitivity(tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Floats:
+    """Coil sensitivity: a smooth random field, and brighter towards the coils around the body."""
+    bias = smooth_field(rng, grid, 140.0)
+    _, y, x = grid.axes
+    body = tissue != Tissue.AIR
+    columns, rows = x[body.any((0, 1))], y[body.any((0, 2))]
+    across = (x - columns.mean()) / (np.ptp(columns) / 2)
+    deep = (y - rows.mean()) / (np.ptp(rows) / 2)
+    nearness = np.clip(across**2 + deep[:, None] ** 2, 0, 1.2)
+    field: Floats = np.exp(rng.uniform(0.2, 0.4) * bias / np.abs(bias).max()).astype(np.float32)
+    field *= (1 + rng.uniform(0.2, 0.8) * nearness).astype(np.float32)
+    return field
 
 
 def _spin_echo(sequence: Sequence, rng: np.random.Generator) -> npt.NDArray[np.float64]:

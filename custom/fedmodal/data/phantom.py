@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from fedmodal.data.anatomy import ORGAN_TISSUES, Grid, Person, Tissue, Tissues, build_torso, draw_person
+from fedmodal.data.anatomy import Grid, Person, Tissues, build_torso, draw_person
+from fedmodal.data.atlas import ORGAN_TISSUES, Tissue
 from fedmodal.data.contrast import Phase, Sequence, Voxels, draw_acquisition, render
 from fedmodal.data.dataset import Case, Dataset, Split, new_dataset, write_dataset
 from fedmodal.errors import UserError
@@ -23,7 +24,7 @@ _ORIENTATIONS = {
 }
 _GZIP_LEVEL = 1
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 """Change it whenever the same seed would give other patients: cached phantoms are named after it."""
 
 

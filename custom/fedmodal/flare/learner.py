@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
@@ -13,6 +14,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.learner_spec import Learner
 from nvflare.app_common.app_constant import AppConstants, ValidateType
 
+import fedmodal.flare.lean_monai  # noqa: F401 - before anything else that imports MONAI
 from fedmodal.data.dataset import Split
 from fedmodal.errors import UserError
 from fedmodal.flare.payload import REASON, SITE_REPORT, check_weights
@@ -44,6 +46,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         self.session: Session
         self.report: SiteRecord
         self.writer: Any = None
+        self.startup: float | None = None
 
     def initialize(self, parts: dict[str, Any], fl_ctx: FLContext) -> None:
         """Open the site's data and prepare the network; a problem is kept and answered to each task."""
@@ -72,8 +75,11 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         number = data.get_header(AppConstants.CURRENT_ROUND)
         total = data.get_header(AppConstants.NUM_ROUNDS)
         started = time.monotonic()
+        first = self.startup is None
         try:
             received = self._load(data)
+            if first:
+                self.startup = time.time() - psutil.Process().create_time()
             result = self.session.train(number, total, lambda: abort_signal.triggered, self._curve)
             weights = self.session.weights()
             local = self.session.evaluate(Split.VALIDATION, lambda: abort_signal.triggered)
@@ -90,6 +96,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
             "loss": result.loss,
             "seconds": time.monotonic() - started,
             "local_dice": summary.mean,
+            "startup": self.startup if first else None,
         }
         self._scalars({"loss": result.loss, "val_dice_local": summary.mean}, number)
         meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: result.slices, SITE_REPORT: report}

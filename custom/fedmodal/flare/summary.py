@@ -108,6 +108,7 @@ class RunSummary(Widget):  # type: ignore[misc]
             seconds=report["seconds"],
             global_dice=metrics.get(KEY_METRIC),
             local_dice=report["local_dice"],
+            startup=report["startup"],
         )
         self.record.sites[site] = SiteRecord.model_validate(report["site"])
         self.record.rounds[number].sites[site] = contribution

@@ -49,6 +49,8 @@ class ContributionRecord(BaseModel):
         seconds: the site's time for training, evaluation included.
         global_dice: the key metric of the global model that the round started from.
         local_dice: the key metric after the site's training.
+        startup: seconds from the start of the site's process to its first batch, in a process's
+            first round.
     """
 
     accepted: bool
@@ -57,6 +59,7 @@ class ContributionRecord(BaseModel):
     seconds: float
     global_dice: float | None = None
     local_dice: float | None = None
+    startup: float | None = None
 
 
 class SiteRecord(BaseModel):
