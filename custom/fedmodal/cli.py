@@ -1,6 +1,5 @@
 """The command line: each command reads its arguments, calls one function, and shows the answer."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,7 +85,7 @@ def check(
     with _bar("cases", hidden=as_json) as advance:
         report = check_dataset(opened, advance)
     if as_json:
-        print(json.dumps(report.to_json(), indent=2))
+        print(report.to_json())
     else:
         render(report, console)
     raise typer.Exit(0 if report.ok else 1)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,10 +33,10 @@ def open_site(fl_ctx: FLContext, task_name: str, logger: logging.Logger) -> tupl
     site_file = read_site_file(Path(fl_ctx.get_engine().get_workspace().get_site_config_dir()))
     cache = cache_of(site_file)
 
-    def say(what: str) -> Callable[[int, int], None]:
-        return lambda done, total: logger.info(f"  {site}: {what} {done} of {total}")
+    def making(done: int, total: int) -> None:
+        if done % 5 == 0 or done == total:
+            logger.info(f"  {site}: {done} of {total} phantoms made")
 
-    making = say("making phantom")
     dataset = find_dataset(site, task, site_file, cache, simulator=in_simulator(fl_ctx), progress=making)
     store = open_store(dataset, cache)
     return store, _describe(dataset)
