@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import torch
-from monai.networks.blocks import Convolution
+from monai.networks.layers import Conv
 from monai.networks.nets import UNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -68,21 +68,18 @@ class SegmentationNetwork(UNet):  # type: ignore[misc]
     def _get_up_layer(
         self, in_channels: int, out_channels: int, strides: int, is_top: bool
     ) -> torch.nn.Module:
-        """MONAI's layers, but for the last one: its norm would act on the class scores themselves.
+        """MONAI's layers, but for the last one: class scores straight from the finest features.
 
-        Instance norm there brings every class to the same mean and variance in each slice, so that
-        "no gallbladder in this slice" can hardly be said (docs/results.md has what it costs).
+        MONAI ends in a norm and a residual unit on as many channels as there are classes, on the
+        full grid. Instance norm there brings every class to the same mean and variance in each
+        slice, so that "no gallbladder in this slice" can hardly be said.
         """
         if not is_top:
             layer: torch.nn.Module = super()._get_up_layer(in_channels, out_channels, strides, is_top)
             return layer
-        features = max(1, self.channels[0] // 2)
-        common = {"act": self.act, "norm": self.norm, "dropout": self.dropout}
-        upwards = Convolution(
-            self.dimensions, in_channels, features, strides=strides, is_transposed=True, **common
-        )
-        scores = Convolution(self.dimensions, features, out_channels, conv_only=True)
-        return torch.nn.Sequential(upwards, scores)
+        transposed = Conv[Conv.CONVTRANS, self.dimensions]
+        head: torch.nn.Module = transposed(in_channels, out_channels, kernel_size=strides, stride=strides)
+        return head
 
 
 def weights_hash(weights: Mapping[str, torch.Tensor]) -> str:

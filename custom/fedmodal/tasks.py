@@ -21,11 +21,19 @@ class _Frozen(BaseModel):
 
 
 class Organ(_Frozen):
-    """One label of a task: its id in label maps, its name, and its colour in pictures (hex RGB)."""
+    """One label of a task.
+
+    Attributes:
+        id: its value in label maps.
+        name: as tables and `dataset.json` have it.
+        colour: in pictures, hex RGB.
+        millilitres: its usual volume in adults; only the order of magnitude matters.
+    """
 
     id: Annotated[int, Field(ge=1, le=255)]
     name: Annotated[str, Field(pattern=r"^[a-z][a-z ]*$")]
     colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+    millilitres: Annotated[float, Field(gt=0)]
 
 
 class Window(_Frozen):
@@ -101,12 +109,12 @@ class Task(_Frozen):
 ABDOMEN = Task(
     name="abdomen",
     organs=(
-        Organ(id=1, name="spleen", colour="#e377c2"),
-        Organ(id=2, name="right kidney", colour="#ff7f0e"),
-        Organ(id=3, name="left kidney", colour="#ffd92f"),
-        Organ(id=4, name="gallbladder", colour="#2ca02c"),
-        Organ(id=5, name="liver", colour="#d62728"),
-        Organ(id=6, name="pancreas", colour="#1f77b4"),
+        Organ(id=1, name="spleen", colour="#e377c2", millilitres=200),
+        Organ(id=2, name="right kidney", colour="#ff7f0e", millilitres=150),
+        Organ(id=3, name="left kidney", colour="#ffd92f", millilitres=150),
+        Organ(id=4, name="gallbladder", colour="#2ca02c", millilitres=35),
+        Organ(id=5, name="liver", colour="#d62728", millilitres=1500),
+        Organ(id=6, name="pancreas", colour="#1f77b4", millilitres=80),
     ),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
@@ -116,7 +124,7 @@ ABDOMEN = Task(
 
 HEART = Task(
     name="heart",
-    organs=(Organ(id=1, name="heart", colour="#d62728"),),
+    organs=(Organ(id=1, name="heart", colour="#d62728", millilitres=700),),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
     ct=Window(low=-160, high=440),

@@ -36,7 +36,7 @@ JOBS = {
     job.name: job
     for job in (
         JobDefinition(
-            name="abdomen_gin", training=TrainingConfig(task="abdomen", arm="gin", steps_per_round=150)
+            name="abdomen_gin", training=TrainingConfig(task="abdomen", arm="gin", steps_per_round=250)
         ),
     )
 }

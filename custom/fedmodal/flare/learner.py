@@ -22,6 +22,7 @@ from fedmodal.flare.site import open_site, threads_for_this_process
 from fedmodal.report.record import EvaluationRecord, SiteRecord
 from fedmodal.training.config import KEY_METRIC, training_config
 from fedmodal.training.evaluator import Stopped
+from fedmodal.training.memory import keep_freed_memory
 from fedmodal.training.metrics import summarize
 from fedmodal.training.session import Scores, Session
 from fedmodal.training.state import TrainingState
@@ -61,6 +62,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
     def _open(self, fl_ctx: FLContext) -> None:
         threads = threads_for_this_process()
         torch.set_num_threads(threads)
+        keep_freed_memory()
         config = training_config(self.training)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         store, self.report = open_site(fl_ctx, config.task, self.logger)

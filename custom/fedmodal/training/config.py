@@ -30,7 +30,6 @@ class TrainingConfig(BaseModel):
         warmup: part of all steps during which the rate rises.
         weight_decay: AdamW's.
         loss: Dice with cross-entropy, or with focal loss (gamma 2).
-        background_weight: background's weight in the loss's voxel-wise term; an organ's is 1.
         clip_norm: gradients longer than this are shortened to it.
         organ_fraction: part of the slices drawn for an organ they hold, each organ as often as
             the others; the rest is drawn from all slices.
@@ -45,12 +44,11 @@ class TrainingConfig(BaseModel):
     augmentation: BaseAugmentationConfig = BaseAugmentationConfig()
     seed: Annotated[int, Field(ge=0)] = 42
     steps_per_round: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 4
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     loss: Literal["dice_ce", "dice_focal"] = "dice_ce"
-    background_weight: Annotated[float, Field(gt=0, le=1)] = 0.3
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     organ_fraction: Annotated[float, Field(ge=0, le=1)] = 0.8
 

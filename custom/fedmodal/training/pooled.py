@@ -13,6 +13,7 @@ from fedmodal.errors import UserError
 from fedmodal.networks import weights_hash
 from fedmodal.training.config import KEY_METRIC, TrainingConfig
 from fedmodal.training.evaluator import evaluate
+from fedmodal.training.memory import keep_freed_memory
 from fedmodal.training.metrics import Summary, summarize
 from fedmodal.training.session import FALLBACKS, Session
 from fedmodal.training.state import TrainingState
@@ -59,6 +60,7 @@ def train_pooled(
     for store in stores:
         if store.task.name != config.task:
             raise UserError(f"data set '{store.name}' is for task '{store.task.name}', not '{config.task}'")
+    keep_freed_memory()
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cases = [case for store in stores for case in store.cases]

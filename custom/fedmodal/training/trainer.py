@@ -67,7 +67,10 @@ class Trainer:
     def reset_optimizer(self) -> None:
         """Begin with fresh moments, as in a first round."""
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            self.network.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
         )
 
     @property
