@@ -65,6 +65,11 @@ class SegmentationNetwork(UNet):  # type: ignore[misc]
                 dropout=self.config.dropout,
             )
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (N, classes, *spatial) of images (N, 1, *spatial) on any intensity scale."""
+        scores: torch.Tensor = super().forward(standardize(x))
+        return scores
+
     def _get_up_layer(
         self, in_channels: int, out_channels: int, strides: int, is_top: bool
     ) -> torch.nn.Module:
@@ -80,6 +85,13 @@ class SegmentationNetwork(UNet):  # type: ignore[misc]
         transposed = Conv[Conv.CONVTRANS, self.dimensions]
         head: torch.nn.Module = transposed(in_channels, out_channels, kernel_size=strides, stride=strides)
         return head
+
+
+def standardize(images: torch.Tensor) -> torch.Tensor:
+    """Each image and channel of (N, C, *spatial) to mean 0 and standard deviation 1; a constant to 0."""
+    axes = tuple(range(2, images.ndim))
+    centred = images - images.mean(axes, keepdim=True)
+    return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-5)
 
 
 def weights_hash(weights: Mapping[str, torch.Tensor]) -> str:

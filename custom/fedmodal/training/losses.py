@@ -41,7 +41,8 @@ class SegmentationLoss(torch.nn.Module):
         """The sum of both terms."""
         dice: torch.Tensor = self.dice(scores, labels)
         if self.focal is not None:
-            return dice + self.focal(scores, labels)
+            focal: torch.Tensor = self.focal(scores, labels)
+            return dice + focal
         voxels: torch.Tensor = torch.nn.functional.cross_entropy(
             scores, labels[:, 0].long(), self.class_weights.to(scores)
         )

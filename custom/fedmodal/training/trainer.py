@@ -9,6 +9,7 @@ import torch
 from fedmodal.augment import Arm, make_arm
 from fedmodal.augment.base import BaseAugmentation
 from fedmodal.data.sampling import SliceSampler
+from fedmodal.networks import standardize
 from fedmodal.randomness import generator_for
 from fedmodal.tasks import get_task
 from fedmodal.training.config import TrainingConfig
@@ -126,7 +127,7 @@ class Trainer:
     def _augment(self, batch: Batch, base: torch.Generator, arm: torch.Generator) -> Batch:
         images, labels = (tensor.to(self.device) for tensor in batch)
         images, labels = self.base(images, labels, base)
-        return self.arm(images, arm), labels
+        return self.arm(standardize(images), arm), labels
 
     def _step(self, batch: Batch) -> float:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
