@@ -13,7 +13,7 @@ from fedmodal.tasks import get_task
 
 
 class NetworkConfig(BaseModel):
-    """MONAI's residual U-Net.
+    """MONAI's U-Net.
 
     Instance norm is the default: it keeps no running statistics, so that there is nothing of one
     site's intensities to average into another's.
@@ -21,7 +21,8 @@ class NetworkConfig(BaseModel):
     Attributes:
         spatial_dims: 2 for slices, 3 for volumes.
         channels: feature channels per level, from fine to coarse; each further level halves the grid.
-        residual_units: convolutions per level beyond the first, with a skip around them.
+        residual_units: with 1 or more, that many convolutions a level with a skip around them. None
+            is the default: on a CPU twice as many steps reach more (docs/results.md).
         norm: normalization layer.
         dropout: probability of dropping a feature.
     """
@@ -29,8 +30,8 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spatial_dims: Literal[2, 3] = 2
-    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)] = (16, 32, 64, 128, 256)
-    residual_units: Annotated[int, Field(ge=0)] = 1
+    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)] = (16, 32, 64, 128, 128)
+    residual_units: Annotated[int, Field(ge=0)] = 0
     norm: Literal["instance", "batch"] = "instance"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -51,23 +51,23 @@ class BaseAugmentationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    affine_prob: Probability = 0.8
-    rotation: Annotated[float, Field(ge=0, le=180)] = 15
-    scale: Range = (0.8, 1.25)
-    shear: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    translation: Annotated[float, Field(ge=0, le=0.5)] = 0.08
+    affine_prob: Probability = 0.5
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10
+    scale: Range = (0.9, 1.1)
+    shear: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    translation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     mirror_prob: Probability = 0.5
-    elastic_prob: Probability = 0.3
+    elastic_prob: Probability = 0.2
     elastic_spacing: Annotated[float, Field(gt=0, le=1)] = 1 / 6
     elastic_magnitude: Annotated[float, Field(ge=0, lt=0.4)] = 0.25
-    gamma_prob: Probability = 0.3
+    gamma_prob: Probability = 0.15
     gamma: Range = (0.7, 1.5)
-    contrast_prob: Probability = 0.3
+    contrast_prob: Probability = 0.15
     contrast: Range = (0.75, 1.25)
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
-    noise_prob: Probability = 0.3
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.05
-    blur_prob: Probability = 0.1
+    noise_prob: Probability = 0.15
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.03
+    blur_prob: Probability = 0.0
     blur: Range = (0.5, 1.0)
 
     @model_validator(mode="after")

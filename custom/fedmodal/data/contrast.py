@@ -29,7 +29,6 @@ class Sequence(StrEnum):
     T1 = "T1"
     T2 = "T2"
     T2_FATSAT = "T2 fat-suppressed"
-    T1_CONTRAST = "T1 fat-suppressed with contrast agent"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class _Matter:
         texture: how much the tissue varies within, standard deviation in HU.
         t1, t2: relaxation times at 1.5 T, ms.
         density: of protons, relative to water.
-        agent: what gadolinium adds to the T1 relaxation rate, 1/s.
     """
 
     hu: float
@@ -54,43 +52,42 @@ class _Matter:
     t1: float
     t2: float
     density: float
-    agent: float = 0.0
 
 
 # Relaxation times: de Bazelaire et al., Radiology 2004 (abdomen, 1.5 T); the rest of common textbooks.
-_KIDNEY_CORTEX = _Matter(34, 130, 120, 6, 7, 966, 87, 0.85, 3.5)
-_KIDNEY_MEDULLA = _Matter(32, 40, 105, 6, 7, 1412, 85, 0.88, 2.0)
+_KIDNEY_CORTEX = _Matter(34, 130, 120, 6, 7, 966, 87, 0.85)
+_KIDNEY_MEDULLA = _Matter(32, 40, 105, 6, 7, 1412, 85, 0.88)
 _MATTER = {
     Tissue.AIR: _Matter(-1000, 0, 0, 0, 0, 1000, 30, 0.0),
-    Tissue.SKIN: _Matter(20, 5, 10, 10, 8, 900, 35, 0.7, 0.4),
+    Tissue.SKIN: _Matter(20, 5, 10, 10, 8, 900, 35, 0.7),
     Tissue.FAT: _Matter(-104, 0, 0, 5, 9, 343, 110, 1.0),
-    Tissue.MUSCLE: _Matter(54, 5, 12, 6, 11, 900, 33, 0.8, 0.4),
+    Tissue.MUSCLE: _Matter(54, 5, 12, 6, 11, 900, 33, 0.8),
     Tissue.BONE: _Matter(560, 0, 0, 90, 90, 1000, 20, 0.1),
-    Tissue.MARROW: _Matter(190, 5, 15, 50, 40, 549, 55, 0.65, 0.3),
+    Tissue.MARROW: _Matter(190, 5, 15, 50, 40, 549, 55, 0.65),
     Tissue.DISC: _Matter(85, 0, 0, 10, 10, 1000, 70, 0.7),
     Tissue.CARTILAGE: _Matter(110, 0, 0, 20, 20, 1000, 40, 0.6),
     Tissue.CANAL: _Matter(22, 0, 0, 5, 6, 3000, 500, 1.0),
     Tissue.LUNG: _Matter(-850, 5, 5, 25, 35, 1200, 30, 0.12),
-    Tissue.ARTERY: _Matter(42, 230, 105, 8, 3, 1441, 220, 0.9, 4.0),
-    Tissue.VEIN: _Matter(42, 40, 100, 8, 5, 1441, 180, 0.9, 4.0),
-    Tissue.GUT_WALL: _Matter(40, 35, 45, 8, 10, 900, 60, 0.8, 2.0),
+    Tissue.ARTERY: _Matter(42, 230, 105, 8, 3, 1441, 220, 0.9),
+    Tissue.VEIN: _Matter(42, 40, 100, 8, 5, 1441, 180, 0.9),
+    Tissue.GUT_WALL: _Matter(40, 35, 45, 8, 10, 900, 60, 0.8),
     Tissue.GUT_GAS: _Matter(-950, 0, 0, 20, 10, 1000, 30, 0.02),
     Tissue.GUT_FLUID: _Matter(14, 0, 0, 10, 8, 2800, 350, 0.95),
     Tissue.GUT_FOOD: _Matter(45, 0, 0, 25, 40, 750, 80, 0.8),
-    Tissue.SPLEEN: _Matter(48, 62, 62, 5, 8, 1057, 79, 0.85, 2.6),
+    Tissue.SPLEEN: _Matter(48, 62, 62, 5, 8, 1057, 79, 0.85),
     Tissue.RIGHT_CORTEX: _KIDNEY_CORTEX,
     Tissue.RIGHT_MEDULLA: _KIDNEY_MEDULLA,
     Tissue.LEFT_CORTEX: _KIDNEY_CORTEX,
     Tissue.LEFT_MEDULLA: _KIDNEY_MEDULLA,
     Tissue.RENAL_PELVIS: _Matter(8, 0, 0, 4, 4, 3000, 500, 1.0),
     Tissue.GALLBLADDER: _Matter(12, 0, 0, 5, 3, 2200, 320, 0.98),
-    Tissue.LIVER: _Matter(56, 14, 46, 8, 8, 586, 48, 0.78, 1.8),
-    Tissue.LIVER_VESSEL: _Matter(42, 32, 100, 8, 5, 1441, 180, 0.9, 3.5),
+    Tissue.LIVER: _Matter(56, 14, 46, 8, 8, 586, 48, 0.78),
+    Tissue.LIVER_VESSEL: _Matter(42, 32, 100, 8, 5, 1441, 180, 0.9),
     Tissue.LIVER_CYST: _Matter(8, 0, 0, 4, 4, 3000, 500, 1.0),
-    Tissue.PANCREAS: _Matter(42, 50, 45, 6, 13, 600, 55, 0.78, 2.3),
-    Tissue.MYOCARDIUM: _Matter(45, 60, 55, 6, 8, 1030, 52, 0.8, 2.3),
-    Tissue.LEFT_BLOOD: _Matter(42, 240, 105, 8, 6, 1441, 220, 0.9, 4.0),
-    Tissue.RIGHT_BLOOD: _Matter(42, 190, 100, 8, 15, 1441, 220, 0.9, 4.0),
+    Tissue.PANCREAS: _Matter(42, 50, 45, 6, 13, 600, 55, 0.78),
+    Tissue.MYOCARDIUM: _Matter(45, 60, 55, 6, 8, 1030, 52, 0.8),
+    Tissue.LEFT_BLOOD: _Matter(42, 240, 105, 8, 6, 1441, 220, 0.9),
+    Tissue.RIGHT_BLOOD: _Matter(42, 190, 100, 8, 15, 1441, 220, 0.9),
 }
 _FLOWING = (Tissue.ARTERY, Tissue.VEIN, Tissue.LIVER_VESSEL, Tissue.LEFT_BLOOD, Tissue.RIGHT_BLOOD)
 
@@ -111,7 +108,7 @@ def draw_acquisition(modality: Modality, rng: np.random.Generator) -> Phase | Se
     """Draw how a patient is imaged: the phase of a CT, the sequence of an MRI."""
     if modality is Modality.CT:
         return Phase(rng.choice(list(Phase), p=[0.2, 0.25, 0.55]))
-    return Sequence(rng.choice(list(Sequence), p=[0.4, 0.3, 0.2, 0.1]))
+    return Sequence(rng.choice(list(Sequence), p=[0.45, 0.35, 0.2]))
 
 
 def render(acquisition: Phase | Sequence, tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Voxels:
@@ -165,23 +162,20 @@ def _sensitivity(tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Float
 
 
 def _spin_echo(sequence: Sequence, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Signal of every tissue: density (1 - exp(-TR/T1)) exp(-TE/T2), with agent, fat and flow."""
-    t1_weighted = sequence in (Sequence.T1, Sequence.T1_CONTRAST)
+    """Signal of every tissue: density (1 - exp(-TR/T1)) exp(-TE/T2), with fat and flow."""
+    t1_weighted = sequence is Sequence.T1
     repetition, echo = (
         (rng.uniform(350, 650), rng.uniform(6, 14))
         if t1_weighted
         else (rng.uniform(2500, 5000), rng.uniform(60, 95))
     )
-    rate = 1 / _table("t1") + (_table("agent") / 1000 if sequence is Sequence.T1_CONTRAST else 0)
+    rate = 1 / _table("t1")
     signal: npt.NDArray[np.float64] = (
         _table("density") * (1 - np.exp(-repetition * rate)) * np.exp(-echo / _table("t2"))
     )
-    if sequence in (Sequence.T2_FATSAT, Sequence.T1_CONTRAST):
+    if sequence is Sequence.T2_FATSAT:
         signal[[Tissue.FAT, Tissue.MARROW]] *= rng.uniform(0.08, 0.25), 0.5
-    if sequence is not Sequence.T1_CONTRAST:
-        signal[list(_FLOWING)] *= (
-            rng.uniform(0.1, 1.0, len(_FLOWING)) if t1_weighted else rng.uniform(0.05, 0.5)
-        )
+    signal[list(_FLOWING)] *= rng.uniform(0.1, 1.0, len(_FLOWING)) if t1_weighted else rng.uniform(0.05, 0.5)
     return signal
 
 
