@@ -140,7 +140,7 @@ def render_mri(tissue: Tissues, grid: Grid, sequence: Sequence, rng: np.random.G
     image = ndimage.gaussian_filter(image, (0.35, 0.6, 0.6))
     image *= _sensitivity(tissue, grid, rng)
     bright = np.percentile(image, 98)
-    noise = bright * rng.uniform(0.025, 0.06)
+    noise = bright * rng.uniform(0.015, 0.04)
     real, imaginary = (noise * rng.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
     magnitude = np.hypot(image + real, imaginary)
     voxels: Voxels = np.rint(magnitude * (rng.uniform(300, 3000) / magnitude.max())).astype(np.int16)
@@ -156,8 +156,8 @@ def _sensitivity(tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Float
     across = (x - columns.mean()) / (np.ptp(columns) / 2)
     deep = (y - rows.mean()) / (np.ptp(rows) / 2)
     nearness = np.clip(across**2 + deep[:, None] ** 2, 0, 1.2)
-    field: Floats = np.exp(rng.uniform(0.2, 0.4) * bias / np.abs(bias).max()).astype(np.float32)
-    field *= (1 + rng.uniform(0.2, 0.8) * nearness).astype(np.float32)
+    field: Floats = np.exp(rng.uniform(0.15, 0.35) * bias / np.abs(bias).max()).astype(np.float32)
+    field *= (1 + rng.uniform(0.1, 0.4) * nearness).astype(np.float32)
     return field
 
 

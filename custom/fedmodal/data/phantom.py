@@ -24,7 +24,7 @@ _ORIENTATIONS = {
 }
 _GZIP_LEVEL = 1
 
-PHANTOM_VERSION = 3
+PHANTOM_VERSION = 4
 """Change it whenever the same seed would give other patients: cached phantoms are named after it."""
 
 
