@@ -1,4 +1,4 @@
-"""Draw docs/img/phantoms.png: three CT and three MRI phantoms, with and without their labels.
+"""Draw docs/img/phantoms.png: a phantom of each CT phase and MRI sequence, with and without their labels.
 
 Run: python benchmarks/phantom_picture.py
 """
@@ -12,23 +12,24 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fedmodal.data.contrast import Phase, Sequence
 from fedmodal.data.phantom import Phantom, make_phantom
 from fedmodal.tasks import ABDOMEN, Modality
 
 OUT = Path(__file__).parents[1] / "docs" / "img" / "phantoms.png"
 SEED = 2026
-PATIENTS = 3  # a modality, each of another phase or sequence
+KINDS = {Modality.CT: len(Phase), Modality.MRI: len(Sequence)}
 
 Picture = npt.NDArray[np.float32]
 
 
 def different_patients(modality: Modality) -> list[Phantom]:
     found: dict[str, Phantom] = {}
-    for index in range(40):
+    for index in range(12):
         patient = make_phantom(ABDOMEN, modality, SEED, index)
         if patient.label.max() == 6 and len(np.unique(patient.label)) == 7:
             found.setdefault(patient.acquisition, patient)
-        if len(found) == PATIENTS:
+        if len(found) == KINDS[modality]:
             break
     return list(found.values())
 
@@ -61,7 +62,7 @@ def overlaid(image: Picture, label: Picture) -> Picture:
 
 
 def main() -> None:
-    figure, axes = plt.subplots(2 * PATIENTS, 6, figsize=(10.4, 8.9))
+    figure, axes = plt.subplots(sum(KINDS.values()), 6, figsize=(10.4, 7.4))
     rows = iter(axes)
     for modality in Modality:
         for patient in different_patients(modality):

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py RUN      # a finished run's workspace, best one with one thread
 
-Imports are timed in fresh processes of this interpreter, each the smallest of five.
+Imports are timed in fresh processes of this interpreter, each the smallest of three.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def seconds(statement: str) -> float:
         subprocess.run([sys.executable, "-c", statement], check=True)
         return time.perf_counter() - started
 
-    return min(once() for _ in range(5))
+    return min(once() for _ in range(3))
 
 
 def main() -> None:

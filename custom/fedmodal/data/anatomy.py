@@ -18,6 +18,9 @@ Tissues = npt.NDArray[np.uint8]
 Box = tuple[slice, slice, slice]
 
 
+_VARIATION = 0.7  # of the atlas's spreads: people differ as much as a small network learns in minutes
+
+
 @dataclass(frozen=True)
 class Person:
     """What is drawn once for a person; the fields follow from `rng` when the torso is built.
@@ -115,7 +118,7 @@ def _own_frame(person: Person, grid: Grid, rng: np.random.Generator) -> tuple[Fl
     straight = (cos * x + sin * y, cos * y - sin * x, z)
     warped: list[Floats] = []
     for axis, scale in zip(straight, person.scale, strict=True):
-        bend = 3.0 * smooth_field(rng, grid, 75.0) + 1.2 * smooth_field(rng, grid, 26.0)
+        bend = 2.2 * smooth_field(rng, grid, 75.0) + 0.9 * smooth_field(rng, grid, 26.0)
         warped.append((axis / np.float32(scale) + bend).astype(np.float32))
     return warped[0], warped[1], warped[2]
 
@@ -206,7 +209,10 @@ def _paint_ribs(canvas: _Canvas, band: npt.NDArray[np.bool_]) -> None:
 
 def _paint(canvas: _Canvas, structure: Structure, rng: np.random.Generator) -> None:
     """Paint a structure's layers with the shift and the size that are drawn for this person."""
-    shift, size = rng.normal(0, structure.shift, 3), float(np.exp(rng.normal(0, structure.size)))
+    shift, size = (
+        _VARIATION * rng.normal(0, structure.shift, 3),
+        float(np.exp(_VARIATION * rng.normal(0, structure.size))),
+    )
     pivot = structure.layers[0].bounds().mean(0)
     for layer in structure.layers:
         box = canvas.box((layer.bounds() - pivot) * size + pivot + shift)

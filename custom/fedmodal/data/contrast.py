@@ -28,7 +28,6 @@ class Sequence(StrEnum):
 
     T1 = "T1"
     T2 = "T2"
-    T2_FATSAT = "T2 fat-suppressed"
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,10 @@ def _alike(values: npt.NDArray[np.floating]) -> Floats:
     return same
 
 
-def draw_acquisition(modality: Modality, rng: np.random.Generator) -> Phase | Sequence:
-    """Draw how a patient is imaged: the phase of a CT, the sequence of an MRI."""
-    if modality is Modality.CT:
-        return Phase(rng.choice(list(Phase), p=[0.2, 0.25, 0.55]))
-    return Sequence(rng.choice(list(Sequence), p=[0.45, 0.35, 0.2]))
+def acquisition_of(modality: Modality, index: int) -> Phase | Sequence:
+    """How patient `index` is imaged: phases and sequences take turns, so that few patients hold all."""
+    kinds: list[Phase | Sequence] = list(Phase if modality is Modality.CT else Sequence)
+    return kinds[index % len(kinds)]
 
 
 def render(acquisition: Phase | Sequence, tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Voxels:
@@ -134,13 +132,13 @@ def render_ct(tissue: Tissues, grid: Grid, phase: Phase, rng: np.random.Generato
 
 def render_mri(tissue: Tissues, grid: Grid, sequence: Sequence, rng: np.random.Generator) -> Voxels:
     """An MRI in arbitrary units: spin-echo signal, flow, coil sensitivity, Rician noise."""
-    signal = _spin_echo(sequence, rng) * np.exp(rng.normal(0, 0.1, len(Tissue)))
+    signal = _spin_echo(sequence, rng) * np.exp(rng.normal(0, 0.07, len(Tissue)))
     image = _alike(signal)[tissue]
     image *= 1 + 0.5 * np.clip(_table("texture")[tissue] / 60, 0.08, 0.5) * _texture(grid, rng)
     image = ndimage.gaussian_filter(image, (0.35, 0.6, 0.6))
     image *= _sensitivity(tissue, grid, rng)
     bright = np.percentile(image, 98)
-    noise = bright * rng.uniform(0.015, 0.04)
+    noise = bright * rng.uniform(0.01, 0.025)
     real, imaginary = (noise * rng.standard_normal(image.shape, dtype=np.float32) for _ in range(2))
     magnitude = np.hypot(image + real, imaginary)
     voxels: Voxels = np.rint(magnitude * (rng.uniform(300, 3000) / magnitude.max())).astype(np.int16)
@@ -157,12 +155,12 @@ def _sensitivity(tissue: Tissues, grid: Grid, rng: np.random.Generator) -> Float
     deep = (y - rows.mean()) / (np.ptp(rows) / 2)
     nearness = np.clip(across**2 + deep[:, None] ** 2, 0, 1.2)
     field: Floats = np.exp(rng.uniform(0.15, 0.35) * bias / np.abs(bias).max()).astype(np.float32)
-    field *= (1 + rng.uniform(0.1, 0.4) * nearness).astype(np.float32)
+    field *= (1 + rng.uniform(0.05, 0.25) * nearness).astype(np.float32)
     return field
 
 
 def _spin_echo(sequence: Sequence, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Signal of every tissue: density (1 - exp(-TR/T1)) exp(-TE/T2), with fat and flow."""
+    """Signal of every tissue: density (1 - exp(-TR/T1)) exp(-TE/T2), with flow."""
     t1_weighted = sequence is Sequence.T1
     repetition, echo = (
         (rng.uniform(350, 650), rng.uniform(6, 14))
@@ -173,8 +171,6 @@ def _spin_echo(sequence: Sequence, rng: np.random.Generator) -> npt.NDArray[np.f
     signal: npt.NDArray[np.float64] = (
         _table("density") * (1 - np.exp(-repetition * rate)) * np.exp(-echo / _table("t2"))
     )
-    if sequence is Sequence.T2_FATSAT:
-        signal[[Tissue.FAT, Tissue.MARROW]] *= rng.uniform(0.08, 0.25), 0.5
     signal[list(_FLOWING)] *= rng.uniform(0.1, 1.0, len(_FLOWING)) if t1_weighted else rng.uniform(0.05, 0.5)
     return signal
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fedmodal.data.anatomy import Grid, Person, Tissues, build_torso, draw_person
 from fedmodal.data.atlas import ORGAN_TISSUES, Tissue
-from fedmodal.data.contrast import Phase, Sequence, Voxels, draw_acquisition, render
+from fedmodal.data.contrast import Phase, Sequence, Voxels, acquisition_of, render
 from fedmodal.data.dataset import Case, Dataset, Split, new_dataset, write_dataset
 from fedmodal.errors import UserError
 from fedmodal.tasks import Modality, Task
@@ -24,7 +24,7 @@ _ORIENTATIONS = {
 }
 _GZIP_LEVEL = 1
 
-PHANTOM_VERSION = 4
+PHANTOM_VERSION = 7
 """Change it whenever the same seed would give other patients: cached phantoms are named after it."""
 
 
@@ -57,7 +57,7 @@ def make_phantom(task: Task, modality: Modality, seed: int, index: int) -> Phant
     rng = np.random.default_rng([seed, crc32(task.name.encode()), crc32(modality.encode()), index])
     person = draw_person(rng)
     grid = _field_of_view(task, modality, person, rng)
-    acquisition = draw_acquisition(modality, rng)
+    acquisition = acquisition_of(modality, index)
     tissue = build_torso(person, grid, rng)
     return Phantom(
         image=render(acquisition, tissue, grid, rng),

@@ -16,7 +16,7 @@ from fedmodal.tasks import Modality, Task
 
 DATA_VARIABLE = "FEDMODAL_DATA"
 SITE_FILE = "fedmodal.json"
-PHANTOM_COUNTS = {Split.TRAIN: 12, Split.VALIDATION: 3, Split.TEST: 5}
+PHANTOM_COUNTS = {Split.TRAIN: 16, Split.VALIDATION: 3, Split.TEST: 5}
 PHANTOM_SEED = 2602
 
 

@@ -41,7 +41,7 @@ class SimulatorConsole(Widget):  # type: ignore[misc]
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Act on the start of a run."""
-        if event_type == EventType.ABOUT_TO_START_RUN and in_simulator(fl_ctx):
+        if event_type == EventType.START_RUN and in_simulator(fl_ctx):
             workspace = fl_ctx.get_engine().get_workspace()
             config = workspace.get_log_config_file_path()
             if config and Path(config).is_file():

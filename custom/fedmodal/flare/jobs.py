@@ -26,7 +26,7 @@ class JobDefinition(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z]+_[a-z]+$")]
     training: TrainingConfig
-    num_rounds: Annotated[int, Field(ge=1)] = 7
+    num_rounds: Annotated[int, Field(ge=1)] = 6
     min_clients: Annotated[int, Field(ge=1)] = 2
     wait_after_min: Annotated[int, Field(ge=0)] = 60
     train_timeout: Annotated[int, Field(ge=0)] = 0
@@ -36,7 +36,7 @@ JOBS = {
     job.name: job
     for job in (
         JobDefinition(
-            name="abdomen_gin", training=TrainingConfig(task="abdomen", arm="gin", steps_per_round=280)
+            name="abdomen_gin", training=TrainingConfig(task="abdomen", arm="gin", steps_per_round=330)
         ),
     )
 }
