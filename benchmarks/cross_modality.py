@@ -30,7 +30,7 @@ PAIRS = {
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
 
 
-def open_pair(modality: Modality, folder: Path, scratch: Path) -> Store:
+def open_pair(modality: Modality, split: Split, folder: Path, scratch: Path) -> Store:
     image, label, labels = PAIRS[modality]
     dataset = add_pair(
         scratch / modality.lower(),
@@ -39,7 +39,7 @@ def open_pair(modality: Modality, folder: Path, scratch: Path) -> Store:
         image=folder / image,
         label=folder / label,
         patient=modality.lower(),
-        split=Split.TRAIN,
+        split=split,
         mapping=parse_labels(labels, ABDOMEN),
     )
     return open_store(dataset, scratch / "cache")
@@ -56,9 +56,12 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        stores = [open_pair(modality, given.data, scratch) for modality in Modality]
-        if given.reverse:
-            stores.reverse()
+        modalities = reversed(Modality) if given.reverse else Modality
+        splits = (Split.TRAIN, Split.TEST)
+        stores = [
+            open_pair(modality, split, given.data, scratch)
+            for modality, split in zip(modalities, splits, strict=True)
+        ]
         for arm in given.arms:
             settings = {"task": "abdomen", "arm": arm, "steps_per_round": given.steps, "seed": given.seed}
             started = time.monotonic()
