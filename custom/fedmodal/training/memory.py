@@ -8,7 +8,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of these settings in glibc's 
 def keep_freed_memory() -> bool:
     """Tell glibc not to hand freed blocks back to the system, only to ask for them again.
 
-    Without it a third of a training step on a CPU goes into page faults (benchmarks/step.py). The
+    Without it a training step on a CPU takes 1.4 times as long (benchmarks/step.py). The
     process keeps its peak memory until it ends. Returns False where the C library is another one.
     """
     try:
