@@ -11,11 +11,8 @@ import pytest
 
 from fedmodal.flare.jobs import JOBS, JobDefinition, job_files
 
-SMALL = {
-    "steps_per_round": 4,
-    "batch_size": 4,
-    "network": {"channels": [4, 8, 16], "residual_units": 0},
-}
+SMALL = {"steps_per_round": 4, "batch_size": 4}
+NETWORK = {"channels": [4, 8, 16], "residual_units": 0}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,13 +26,15 @@ def write_job(folder: Path, job: JobDefinition) -> Path:
 
 @pytest.fixture(scope="session")
 def small_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`small_job(rounds, **training)`: `abdomen_gin` with a small network and few steps."""
+    """`small_job(rounds, name, **training)`: one of our jobs with a small network and few steps."""
 
-    def make(rounds: int = 3, **training: Any) -> Path:
-        base = JOBS["abdomen_gin"]
-        settings = base.training.model_validate(base.training.model_dump() | SMALL | training)
+    def make(rounds: int = 3, name: str = "abdomen_gin", **training: Any) -> Path:
+        base = JOBS[name]
+        network = NETWORK | {"norm": base.training.network.norm}
+        changes = SMALL | {"network": network} | training
+        settings = base.training.model_validate(base.training.model_dump() | changes)
         job = base.model_copy(update={"training": settings, "num_rounds": rounds})
-        return write_job(tmp_path_factory.mktemp("jobs") / "abdomen_gin", job)
+        return write_job(tmp_path_factory.mktemp("jobs") / name, job)
 
     return make
 

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
+from fedmodal.augment import ARMS
 from fedmodal.flare.jobs import JOBS, outdated_files, repository_files, write_files
 from fedmodal.flare.policy import OUR_CLASSES, simulator_resources
+from fedmodal.networks import NetworkConfig
+from fedmodal.tasks import TASKS
 from fedmodal.training.config import KEY_METRIC, training_config
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +67,8 @@ def test_listed_classes_exist(name: str) -> None:
 def test_server_and_sites_build_the_same_network(job: str) -> None:
     server = {part["id"]: part for part in load(job, "app/config/config_fed_server.json")["components"]}
     client = {part["id"]: part for part in load(job, "app/config/config_fed_client.json")["components"]}
-    network = server["persistor"]["args"]["model"]["args"]
+    assert server["persistor"]["args"]["model"] == "network"
+    network = server["network"]["args"]
     training = training_config(client["learner"]["args"]["training"])
     assert training == JOBS[job].training
     assert (network["task"], network["seed"]) == (training.task, training.seed)
@@ -75,3 +79,26 @@ def test_server_and_sites_build_the_same_network(job: str) -> None:
 def test_selector_looks_for_the_key_metric(job: str) -> None:
     server = {part["id"]: part for part in load(job, "app/config/config_fed_server.json")["components"]}
     assert server["model_selector"]["args"]["key_metric"] == KEY_METRIC
+
+
+def test_jobs_are_every_arm_of_every_task_and_two_variants() -> None:
+    every = {f"{task}_{arm}" for task in TASKS for arm in ARMS}
+    assert set(JOBS) == every | {"abdomen_gin_fedprox", "abdomen_gin_fedopt"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_arms_differ_in_nothing_but_the_arm(task: str) -> None:
+    for arm in ARMS:
+        job = JOBS[f"{task}_{arm}"]
+        given = job.training.model_dump(exclude={"arm", "network"})
+        assert given == JOBS[f"{task}_gin"].training.model_dump(exclude={"arm", "network"})
+        assert job.training.network.model_dump(exclude={"norm"}) == NetworkConfig().model_dump(
+            exclude={"norm"}
+        )
+
+
+def test_norm_layers_that_stay_are_named_in_the_job() -> None:
+    (check,) = load("abdomen_normlocal", "app/config/config_fed_server.json")["task_result_filters"]
+    names = check["filters"][0]["args"]["local"]
+    assert "model.0.adn.N.running_mean" in names
+    assert len(names) == 5 * 8  # weight, bias and three statistics of eight layers

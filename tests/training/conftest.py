@@ -9,7 +9,13 @@ from fedmodal.tasks import ABDOMEN, Modality
 from fedmodal.training.config import TrainingConfig, training_config
 
 
-def make_case(patient: str, split: Split, label: np.ndarray, image: np.ndarray | None = None) -> StoredCase:
+def make_case(
+    patient: str,
+    split: Split,
+    label: np.ndarray,
+    image: np.ndarray | None = None,
+    modality: Modality = Modality.CT,
+) -> StoredCase:
     """A stored case whose image is already on the task's grid, (S, P, L) at 3 mm."""
     shape = label.shape
     geometry = Geometry(
@@ -23,7 +29,7 @@ def make_case(patient: str, split: Split, label: np.ndarray, image: np.ndarray |
     )
     pixels = label.astype(np.float16) / 6 if image is None else image
     voxels = np.stack([(label == organ).sum((1, 2)) for organ in range(7)], 1)
-    return StoredCase(patient, split, Modality.CT, pixels, label, label, geometry, voxels)
+    return StoredCase(patient, split, modality, pixels, label, label, geometry, voxels)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmodal.training.state import TrainingState
+from fedmodal.training.state import RoundState, TrainingState
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
@@ -20,13 +20,16 @@ def test_best_is_kept_only_if_better(tmp_path: Path) -> None:
     assert (best.val_dice, best.round_number, best.weights["w"][0].item()) == (0.6, 2, 3)
 
 
-def test_two_rounds_of_optimizer_states_are_kept(tmp_path: Path) -> None:
+def test_two_rounds_are_kept(tmp_path: Path) -> None:
     state = TrainingState(tmp_path)
     for number in range(4):
-        state.save_optimizer(number, {"step": number})
-    assert state.load_optimizer(3) == {"step": 3}
-    assert state.load_optimizer(2) == {"step": 2}
-    assert state.load_optimizer(1) is None
+        state.save_round(number, RoundState({"step": number}, weights(number)))
+    for number in (2, 3):
+        kept = state.load_round(number)
+        assert kept is not None
+        assert (kept.optimizer, kept.local["w"][0].item()) == ({"step": number}, number)
+    assert state.load_round(1) is None
+    assert TrainingState(tmp_path).last_round() == 3
 
 
 def test_altered_best_model_is_refused(tmp_path: Path) -> None:
@@ -42,6 +45,8 @@ def test_altered_best_model_is_refused(tmp_path: Path) -> None:
 
 def test_killed_while_writing_leaves_the_old_state(tmp_path: Path) -> None:
     state = TrainingState(tmp_path)
-    state.save_optimizer(0, {"step": 0})
-    (tmp_path / "optimizer_00000.partial").write_bytes(b"half")
-    assert state.load_optimizer(0) == {"step": 0}
+    assert state.last_round() is None
+    state.save_round(0, RoundState({"step": 0}, {}))
+    (tmp_path / "round_00000.partial").write_bytes(b"half")
+    assert state.load_round(0) == RoundState({"step": 0}, {})
+    assert state.last_round() == 0

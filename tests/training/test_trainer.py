@@ -94,7 +94,7 @@ def test_stops_within_one_batch(config: TrainingConfig, cases: list[StoredCase],
     with pytest.raises(Stopped):
         session(config, cases, tmp_path).train(0, 1, lambda: bool(seen), lambda step, _: seen.append(step))
     assert seen == [0]
-    assert not list(tmp_path.glob("optimizer_*"))
+    assert not list(tmp_path.glob("round_*"))
 
 
 def test_infinite_loss_is_named(config: TrainingConfig, cases: list[StoredCase], tmp_path: Path) -> None:

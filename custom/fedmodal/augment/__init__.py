@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 ARMS: dict[str, str] = {
     "none": "fedmodal.augment.base:Identity",
     "gin": "fedmodal.augment.gin:GIN",
+    "randconv": "fedmodal.augment.randconv:RandomConvolution",
+    "spectrum": "fedmodal.augment.spectrum:Spectrum",
+    "normlocal": "fedmodal.normlocal:NormLocal",
 }
 """The arms by name, as `module:class`; a module is imported when its arm is made."""
 

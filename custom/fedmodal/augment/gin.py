@@ -4,20 +4,18 @@ The method is that of Ouyang et al., "Causality-inspired single-source domain ge
 medical image segmentation" (IEEE TMI 2022, arXiv 2111.12525).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
-from math import prod
-from typing import Self
+from itertools import pairwise
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import get_track_meta
-from monai.transforms import MapTransform, RandomizableTransform
-from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 from torch import Tensor
-from torch.nn.functional import leaky_relu, pad
+from torch.nn.functional import leaky_relu
+
+from fedmodal.augment.convolution import checked_kernel_sizes, convolve
+from fedmodal.augment.monai_transforms import RandArm, RandArmd
+from fedmodal.augment.samples import change, check_fit, checked_probability, per_sample
 
 NEGATIVE_SLOPE = 0.01
 NORM_EPSILON = 1e-5
@@ -72,13 +70,11 @@ class GIN(torch.nn.Module):
         super().__init__()
         if num_layers < 1 or hidden_channels < 1:
             raise ValueError(f"GIN needs a layer and a channel, got {num_layers} and {hidden_channels}")
-        if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
-            raise ValueError(f"kernel_sizes must be odd and positive, got {kernel_sizes}")
         self.num_layers = num_layers
         self.hidden_channels = hidden_channels
-        self.kernel_sizes = tuple(kernel_sizes)
+        self.kernel_sizes = checked_kernel_sizes(kernel_sizes)
         self.share_kernels = share_kernels
-        self.prob = _checked_probability(prob)
+        self.prob = checked_probability(prob)
 
     def draw(self, batch_shape: Sequence[int], generator: torch.Generator) -> GINDraw:
         """Draw for a batch of shape (N, C, *spatial) from a CPU generator.
@@ -103,7 +99,6 @@ class GIN(torch.nn.Module):
         return apply_gin(images, self.draw(images.shape, generator))
 
 
-@torch.no_grad()
 def apply_gin(images: Tensor, draw: GINDraw) -> Tensor:
     """Apply the drawn networks to a batch, without gradient, in float32 even under autocast.
 
@@ -117,49 +112,24 @@ def apply_gin(images: Tensor, draw: GINDraw) -> Tensor:
     Raises:
         ValueError: the draw is for another kind of batch.
     """
-    _check_fit(images, draw)
-    with torch.autocast(images.device.type, enabled=False):
-        plain = images.float()
-        features = plain
-        for layer, (kernels, shifts) in enumerate(zip(draw.kernels, draw.shifts, strict=True)):
-            if layer:
-                features = leaky_relu(features, NEGATIVE_SLOPE)
-            features = _convolve(features, kernels.to(plain), shifts.to(plain))
-        mixed = torch.lerp(plain, features, _per_sample(draw.alphas, plain))
-        mixed = mixed * _per_sample(_norms(plain) / (_norms(mixed) + NORM_EPSILON), plain)
-        applied = _per_sample(draw.applied, plain)
-    return torch.where(applied, mixed.to(images.dtype), images)
+    kernels = draw.kernels[0]
+    check_fit(
+        "(samples, channels, spatial axes)",
+        (len(draw.alphas), kernels.shape[2], kernels.ndim - 3),
+        (*images.shape[:2], images.ndim - 2),
+    )
+    return change(images, draw.applied, lambda plain: _mix(plain, draw))
 
 
-def _convolve(features: Tensor, kernels: Tensor, shifts: Tensor) -> Tensor:
-    """Convolve each sample with its own kernels, same padding with zeros, and add the shifts.
-
-    One matrix product for each tap of the kernel, on the flattened padded image: with so few
-    channels about twice as fast on a CPU as a grouped convolution (benchmarks/augmentation.py).
-
-    Args:
-        features: (N, in, *spatial).
-        kernels: (N or 1, out, in, k, ..., k).
-        shifts: (N or 1, out).
-    """
-    samples, _, *spatial = features.shape
-    width = kernels.shape[-1]
-    # One more row at the end of the first axis, so that the last taps stay inside the flat image.
-    margins = [width // 2] * (2 * len(spatial))
-    margins[-1] += int(width > 1)
-    padded = pad(features, margins)
-    strides = [prod(padded.shape[axis + 3 :]) for axis in range(len(spatial))]
-    flat = padded.flatten(2)
-    taps = kernels.expand(samples, *kernels.shape[1:]).flatten(3).movedim(3, 0).contiguous()
-    length = spatial[0] * strides[0]
-    result = shifts[..., None].expand(samples, -1, length).contiguous()
-    for tap, place in zip(taps, product(range(width), repeat=len(spatial)), strict=True):
-        start = sum(step * stride for step, stride in zip(place, strides, strict=True))
-        result.baddbmm_(tap, flat[..., start : start + length])
-    result = result.view(*result.shape[:2], spatial[0], *padded.shape[3:])
-    for axis, size in enumerate(spatial[1:], start=3):
-        result = result.narrow(axis, 0, size)
-    return result
+def _mix(images: Tensor, draw: GINDraw) -> Tensor:
+    """The networks' output mixed with the images, at the images' norm."""
+    features = images
+    for layer, (kernels, shifts) in enumerate(zip(draw.kernels, draw.shifts, strict=True)):
+        if layer:
+            features = leaky_relu(features, NEGATIVE_SLOPE)
+        features = convolve(features, kernels.to(images), shifts.to(images))
+    mixed = torch.lerp(images, features, per_sample(draw.alphas, images))
+    return mixed * per_sample(_norms(images) / (_norms(mixed) + NORM_EPSILON), images)
 
 
 def _norms(images: Tensor) -> Tensor:
@@ -168,31 +138,8 @@ def _norms(images: Tensor) -> Tensor:
     return norms
 
 
-def _per_sample(values: Tensor, images: Tensor) -> Tensor:
-    """(N,) values on the images' device, shaped to broadcast over them."""
-    return values.to(images.device).reshape(-1, *[1] * (images.ndim - 1))
-
-
-def _check_fit(images: Tensor, draw: GINDraw) -> None:
-    """Refuse a draw for another number of samples, channels or spatial axes."""
-    kernels = draw.kernels[0]
-    drawn = (len(draw.alphas), kernels.shape[2], kernels.ndim - 3)
-    given = (images.shape[0], images.shape[1], images.ndim - 2)
-    if drawn != given:
-        raise ValueError(f"drawn for (samples, channels, spatial axes) {drawn}, but the images have {given}")
-
-
-def _checked_probability(prob: float) -> float:
-    """`prob`, or an error; MONAI would clip it silently."""
-    if not 0 <= prob <= 1:
-        raise ValueError(f"prob must be from 0 to 1, got {prob}")
-    return prob
-
-
-class RandGIN(RandomizableTransform):  # type: ignore[misc]  # MONAI is not typed
-    """`GIN` as a MONAI transform on one channel-first image (C, *spatial).
-
-    Integer images become float32; a MetaTensor keeps its meta data.
+class RandGIN(RandArm[GINDraw]):
+    """`GIN` as a MONAI transform on one channel-first image (C, *spatial); see `RandArm`.
 
     Args:
         prob: probability that an image is changed.
@@ -204,8 +151,6 @@ class RandGIN(RandomizableTransform):  # type: ignore[misc]  # MONAI is not type
         ValueError: an argument is out of its range.
     """
 
-    backend = [TransformBackends.TORCH]  # noqa: RUF012  MONAI's convention
-
     def __init__(
         self,
         prob: float = 1.0,
@@ -214,36 +159,12 @@ class RandGIN(RandomizableTransform):  # type: ignore[misc]  # MONAI is not type
         hidden_channels: int = 2,
         kernel_sizes: Sequence[int] = (1, 3),
     ) -> None:
-        RandomizableTransform.__init__(self, _checked_probability(prob))
-        self.gin = GIN(num_layers=num_layers, hidden_channels=hidden_channels, kernel_sizes=kernel_sizes)
-        self._draw: GINDraw | None = None
-
-    def randomize(self, data: Tensor | np.ndarray) -> None:
-        """Decide whether to transform, and draw for an image of the data's shape."""
-        super().randomize(None)
-        if self._do_transform:
-            generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
-            self._draw = self.gin.draw((1, *data.shape), generator)
-
-    def __call__(self, img: Tensor | np.ndarray, randomize: bool = True) -> Tensor:
-        """Transform one image; with `randomize=False` by the last draw."""
-        image: Tensor = convert_to_tensor(img, track_meta=get_track_meta())
-        if randomize:
-            self.randomize(image)
-        if not self._do_transform:
-            return image
-        if self._draw is None:
-            raise RuntimeError("call randomize() first")
-        plain = image.as_subclass(torch.Tensor)
-        plain = plain if plain.is_floating_point() else plain.float()
-        result: Tensor = convert_to_dst_type(apply_gin(plain[None], self._draw)[0], image, dtype=plain.dtype)[
-            0
-        ]
-        return result
+        gin = GIN(num_layers=num_layers, hidden_channels=hidden_channels, kernel_sizes=kernel_sizes)
+        super().__init__(gin, apply_gin, prob)
 
 
-class RandGINd(RandomizableTransform, MapTransform):  # type: ignore[misc]
-    """`RandGIN` on the images of a dictionary, the same draw for all keys; other entries stay.
+class RandGINd(RandArmd):
+    """`RandGIN` on the images of a dictionary, the same draw for all keys; see `RandArmd`.
 
     Args:
         keys: the images; never name a label map here.
@@ -258,8 +179,6 @@ class RandGINd(RandomizableTransform, MapTransform):  # type: ignore[misc]
             channels or spatial axes.
     """
 
-    backend = RandGIN.backend
-
     def __init__(
         self,
         keys: KeysCollection,
@@ -270,28 +189,5 @@ class RandGINd(RandomizableTransform, MapTransform):  # type: ignore[misc]
         kernel_sizes: Sequence[int] = (1, 3),
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, _checked_probability(prob))
-        self.rand_gin = RandGIN(
-            num_layers=num_layers, hidden_channels=hidden_channels, kernel_sizes=kernel_sizes
-        )
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
-        """Seed this transform and the one inside."""
-        super().set_random_state(seed, state)
-        self.rand_gin.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
-        """Transform the images of one dictionary, which is not changed."""
-        result = dict(data)
-        self.randomize(None)
-        first = self.first_key(result)
-        if self._do_transform and first != ():
-            self.rand_gin.randomize(result[first])
-        for key in self.key_iterator(result):
-            if self._do_transform:
-                result[key] = self.rand_gin(result[key], randomize=False)
-            else:
-                result[key] = convert_to_tensor(result[key], track_meta=get_track_meta())
-        return result
+        rand_gin = RandGIN(num_layers=num_layers, hidden_channels=hidden_channels, kernel_sizes=kernel_sizes)
+        super().__init__(keys, rand_gin, prob, allow_missing_keys)

@@ -56,3 +56,10 @@ class SliceSampler:
         """`steps` batches of `batch_size` slices."""
         for _ in range(steps):
             yield self.load(self.draw(batch_size, generator))
+
+
+def all_slices(cases: Sequence[StoredCase], batch_size: int = 16) -> Iterator[torch.Tensor]:
+    """Every slice of every case once, as images (N, 1, H, W) float32 in 0 to 1."""
+    for case in cases:
+        for start in range(0, len(case.image), batch_size):
+            yield torch.from_numpy(case.image[start : start + batch_size].astype(np.float32))[:, None]

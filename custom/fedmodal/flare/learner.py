@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -17,7 +18,8 @@ from nvflare.app_common.app_constant import AppConstants, ValidateType
 import fedmodal.flare.lean_monai  # noqa: F401 - before anything else that imports MONAI
 from fedmodal.data.dataset import Split
 from fedmodal.errors import UserError
-from fedmodal.flare.payload import REASON, SITE_REPORT, check_weights
+from fedmodal.flare.fedprox import ProximalLoss
+from fedmodal.flare.payload import NORM_SET, REASON, SITE_REPORT, check_weights
 from fedmodal.flare.site import open_site, threads_for_this_process
 from fedmodal.report.record import EvaluationRecord, SiteRecord
 from fedmodal.training.config import KEY_METRIC, training_config
@@ -26,6 +28,10 @@ from fedmodal.training.memory import keep_freed_memory
 from fedmodal.training.metrics import summarize
 from fedmodal.training.session import Scores, Session
 from fedmodal.training.state import TrainingState
+from fedmodal.training.trainer import segmentation_loss
+
+SERVER_MODEL = "SRV_"
+"""How FLARE begins the names of the server's models in a cross-site evaluation."""
 
 CURVE_EVERY = 10
 """Steps between two points of the loss curve."""
@@ -36,12 +42,15 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
 
     Args:
         training: the settings of `TrainingConfig`, the same at every site.
+        proximal_mu: weight of FedProx's term; 0 leaves it out.
         curves: id of the component that streams curves to the server.
     """
 
-    def __init__(self, training: dict[str, object], curves: str = "curves") -> None:
+    def __init__(self, training: dict[str, object], proximal_mu: float = 0.0, curves: str = "curves") -> None:
         super().__init__()
         self.training = training
+        self.proximal_mu = proximal_mu
+        self.proximal: ProximalLoss | None = None
         self.curves = curves
         self.problem: str | None = None
         self.session: Session
@@ -68,7 +77,11 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         store, self.report = open_site(fl_ctx, config.task, self.logger)
         run_folder = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id())
         state = TrainingState(Path(run_folder) / "fedmodal")
-        self.session = Session(config, store.cases, state, name=self.site, device=device)
+        if self.proximal_mu:
+            self.proximal = ProximalLoss(segmentation_loss(config), self.proximal_mu)
+        self.session = Session(
+            config, store.cases, state, name=self.site, device=device, loss_of=self.proximal
+        )
         where = f"{threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
         self.logger.debug(f"{self.site} ready on {where}")
 
@@ -79,7 +92,9 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         started = time.monotonic()
         first = self.startup is None
         try:
-            received = self._load(data)
+            received = self._load(data, number)
+            if self.proximal:
+                self.proximal.start_round(self.session.network)
             if first:
                 self.startup = time.time() - psutil.Process().create_time()
             result = self.session.train(number, total, lambda: abort_signal.triggered, self._curve)
@@ -92,7 +107,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         summary = summarize(local.patients, self.session.task)
         if summary.mean is not None:
             self.session.state.offer_best(weights, summary.mean, number)
-        difference = {name: (weights[name] - received[name]).numpy() for name in weights}
+        difference = {name: (weights[name] - received[name]).numpy() for name in received}
         report = {
             "site": self.report.model_dump(mode="json"),
             "loss": result.loss,
@@ -111,7 +126,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         if before_round and number == 0:
             return make_reply(ReturnCode.OK)  # untrained weights: their score would select nothing
         try:
-            self._load(data)
+            self._load(data, number if before_round else None)
             split = Split.VALIDATION if before_round else Split.TEST
             scores = self.session.evaluate(split, lambda: abort_signal.triggered)
         except Stopped:
@@ -135,11 +150,18 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
                 raise UserError(f"{self.site}: no model '{model_name}': the site has not finished a round")
         except (UserError, OSError) as error:
             return self._refuse(error, fl_ctx)
-        weights = {name: tensor.numpy() for name, tensor in best.weights.items()}
-        return DXO(DataKind.WEIGHTS, weights, {SITE_REPORT: {"round": best.round_number}}).to_shareable()
+        reply = DXO(DataKind.WEIGHTS, _arrays(best.weights), {SITE_REPORT: {"round": best.round_number}})
+        if self.session.local_names:
+            norms = {"modality": self.report.modality, "weights": _arrays(self.session.local_weights())}
+            reply.set_meta_prop(NORM_SET, norms)
+        return reply.to_shareable()
 
-    def _load(self, data: Shareable) -> dict[str, torch.Tensor]:
-        """Check the received weights and put them into the network; returns them."""
+    def _load(self, data: Shareable, number: int | None) -> dict[str, torch.Tensor]:
+        """Check the received weights and put them into the network; returns those that the site shares.
+
+        Weights that stay at a site are passed over, but for another site's own model, which is
+        scored as it is.
+        """
         if self.problem:
             raise UserError(self.problem)
         weights = from_shareable(data).data
@@ -147,8 +169,11 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         sender = data.get_header(AppConstants.MODEL_OWNER) or "the server"
         check_weights(weights, {name: tuple(tensor.shape) for name, tensor in present.items()}, sender)
         tensors = {name: torch.as_tensor(weights[name]).to(tensor.dtype) for name, tensor in present.items()}
-        self.session.network.load_state_dict(tensors)
-        return tensors
+        if sender == "the server" or sender.startswith(SERVER_MODEL):
+            self.session.load_global(tensors, number)
+        else:
+            self.session.network.load_state_dict(tensors)
+        return {name: tensors[name] for name in self.session.shared_names()}
 
     def _record(self, scores: Scores) -> EvaluationRecord:
         summary = summarize(scores.patients, self.session.task)
@@ -181,3 +206,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
             for tag, value in values.items():
                 if value is not None:
                     self.writer.add_scalar(tag, value, step)
+
+
+def _arrays(weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in weights.items()}

@@ -1,6 +1,6 @@
 """What crosses the line between server and sites is checked before it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from fedmodal.errors import UserError
 
 SITE_REPORT = "fedmodal"
 """Key of the DXO's meta under which a site reports its data, loss and Dice with its update."""
+
+NORM_SET = "fedmodal_norm_set"
+"""Key of the DXO's meta under which a site of arm `normlocal` adds its norm layers to its own model."""
 
 REASON = "fedmodal_reason"
 """Header of a refusal that says why, in one line."""
@@ -45,10 +48,15 @@ def _first(names: list[str]) -> str:
 
 
 class CheckUpdate(DXOFilter):  # type: ignore[misc]
-    """Server filter on training results: only whole, finite updates with a weight reach the average."""
+    """Server filter on training results: only whole, finite updates with a weight reach the average.
 
-    def __init__(self) -> None:
+    Args:
+        local: names of the weights that stay at the sites; an update that holds one is refused.
+    """
+
+    def __init__(self, local: Sequence[str] = ()) -> None:
         super().__init__([DataKind.WEIGHT_DIFF], [DataKind.WEIGHT_DIFF])
+        self.local = frozenset(local)
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO | None:  # noqa: ARG002
         """Pass the update on unchanged.
@@ -59,6 +67,7 @@ class CheckUpdate(DXOFilter):  # type: ignore[misc]
         sender = fl_ctx.get_peer_context().get_identity_name(default="an unnamed site")
         learnable = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
         shapes = {name: np.shape(values) for name, values in learnable["weights"].items()}
+        shapes = {name: shape for name, shape in shapes.items() if name not in self.local}
         try:
             check_weights(dxo.data, shapes, sender)
             slices = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)

@@ -9,11 +9,13 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 OUR_CLASSES = (
     "fedmodal.flare.console.SimulatorConsole",
     "fedmodal.flare.learner.SegmentationLearner",
+    "fedmodal.flare.norm_sets.NormSets",
     "fedmodal.flare.payload.CheckUpdate",
     "fedmodal.flare.summary.RunSummary",
     "fedmodal.networks.SegmentationNetwork",
     "nvflare.app_common.executors.learner_executor.LearnerExecutor",
     "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+    "torch.optim.SGD",
 )
 """What our jobs build beyond FLARE's built-in list, each class by its full name."""
 

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedmodal.augment.base import BaseAugmentationConfig
 from fedmodal.errors import UserError
 from fedmodal.networks import NetworkConfig
+from fedmodal.normlocal import NORMLOCAL
 
 KEY_METRIC = "val_dice"
 """Mean over organs of the mean over patients of the 3D Dice on validation volumes."""
@@ -52,6 +53,15 @@ class TrainingConfig(BaseModel):
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     organ_fraction: Annotated[float, Field(ge=0, le=1)] = 0.8
 
+    @model_validator(mode="after")
+    def _arm_fits_network(self) -> Self:
+        if self.arm == NORMLOCAL and self.network.norm != "batch":
+            raise ValueError(
+                f"arm '{NORMLOCAL}' keeps batch norm at the site and needs a network with it: "
+                'set "network": {"norm": "batch"}'
+            )
+        return self
+
 
 def read_settings(path: Path) -> dict[str, object]:
     """Settings from a JSON file.
@@ -68,6 +78,11 @@ def read_settings(path: Path) -> dict[str, object]:
     return settings
 
 
+def settings_of(arm: str) -> dict[str, object]:
+    """An arm's name and what it needs beside; all else is the same for every arm."""
+    return {"arm": arm, "network": {"norm": "batch"}} if arm == NORMLOCAL else {"arm": arm}
+
+
 def training_config(settings: dict[str, object]) -> TrainingConfig:
     """Check settings as they come from a job or a command line.
 
@@ -79,4 +94,6 @@ def training_config(settings: dict[str, object]) -> TrainingConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:
+            raise UserError(f"training settings: {first['msg'].removeprefix('Value error, ')}") from error
         raise UserError(f"training setting '{where}': {first['msg']} (got {first['input']!r})") from error

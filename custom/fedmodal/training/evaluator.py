@@ -7,6 +7,7 @@ import torch
 
 from fedmodal.data.preprocess import restore
 from fedmodal.data.store import StoredCase
+from fedmodal.normlocal import select_domain
 from fedmodal.tasks import Task
 from fedmodal.training.metrics import PatientScore, score_patient
 
@@ -60,6 +61,7 @@ def evaluate(
     try:
         scores = []
         for case in cases:
+            select_domain(network, case.modality.value)
             probabilities = predict_scores(network, case.image, device, should_stop=should_stop)
             prediction = restore(probabilities, case.geometry)
             scores.append(score_patient(case.patient, prediction, case.reference, task))

@@ -1,5 +1,6 @@
 """Training without a federation: one site alone, or several sites' data sets pooled."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from pathlib import Path
 import torch
 
 from fedmodal.data.dataset import Split
-from fedmodal.data.store import Store
+from fedmodal.data.sampling import all_slices
+from fedmodal.data.store import Store, StoredCase
 from fedmodal.errors import UserError
 from fedmodal.networks import weights_hash
+from fedmodal.normlocal import NORMLOCAL, recompute_statistics
 from fedmodal.training.config import KEY_METRIC, TrainingConfig
 from fedmodal.training.evaluator import evaluate
 from fedmodal.training.memory import keep_freed_memory
@@ -85,13 +88,30 @@ def _offer(session: Session, number: int) -> float | None:
 
 
 def score_data_sets(session: Session, stores: Sequence[Store]) -> list[TestResult]:
-    """Score the session's weights on each data set's test patients, or on what stands in for them."""
+    """Score the session's weights on each data set's test patients, or on what stands in for them.
+
+    A network of arm `normlocal` gets the statistics of the data set's own images first, where it
+    was trained on no data of their modality.
+    """
+    seen = {case.modality for case in session.cases}
     results = []
     for store in stores:
+        network = session.network
+        if session.config.arm == NORMLOCAL and store.modality not in seen:
+            network = with_own_statistics(network, store.cases, session.device)
         split = next((choice for choice in FALLBACKS[Split.TEST] if store.split(choice)), Split.TEST)
-        scores = evaluate(session.network, store.split(split), session.task, session.device)
+        scores = evaluate(network, store.split(split), session.task, session.device)
         results.append(TestResult(store.name, store.modality.value, split, summarize(scores, session.task)))
     return results
+
+
+def with_own_statistics(
+    network: torch.nn.Module, cases: Sequence[StoredCase], device: torch.device
+) -> torch.nn.Module:
+    """A copy of a network with batch norm whose statistics are those of these images; no label is read."""
+    adapted = copy.deepcopy(network)
+    recompute_statistics(adapted, (images.to(device) for images in all_slices(cases)))
+    return adapted
 
 
 def write_results(results: Sequence[TestResult], config: TrainingConfig, out: Path) -> Path:
@@ -122,6 +142,7 @@ def _save(session: Session, out: Path) -> None:
         "labels": session.task.labels,
         "network": session.config.network.model_dump(mode="json"),
         "arm": session.config.arm,
+        "modalities": sorted({case.modality.value for case in session.cases}),
         "seed": session.config.seed,
         "key_metric": KEY_METRIC,
         "hash": weights_hash(weights),

@@ -1,6 +1,6 @@
 """A site's training between two messages: weights in, weights and scores out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +9,13 @@ from fedmodal.data.dataset import Split
 from fedmodal.data.sampling import SliceSampler
 from fedmodal.data.store import StoredCase
 from fedmodal.networks import SegmentationNetwork
+from fedmodal.normlocal import NORMLOCAL, NormLocal, select_domain, split_domains
 from fedmodal.tasks import get_task
 from fedmodal.training.config import TrainingConfig
 from fedmodal.training.evaluator import evaluate, never
 from fedmodal.training.metrics import PatientScore
-from fedmodal.training.state import TrainingState
-from fedmodal.training.trainer import LossOf, Round, RoundResult, Trainer
+from fedmodal.training.state import RoundState, TrainingState
+from fedmodal.training.trainer import Batch, LossOf, Round, RoundResult, Sampler, Trainer
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -54,9 +55,11 @@ class Session:
         self.name = name
         self.device = device
         network = SegmentationNetwork(config.task, config.seed, config.network.model_dump())
-        sampler = SliceSampler(self._of(Split.TRAIN), config.organ_fraction)
-        self.trainer = Trainer(network, sampler, config, device, loss_of)
+        self.trainer = Trainer(network, self._sampler(network), config, device, loss_of)
+        arm = self.trainer.arm
+        self.local_names = arm.local_names(network) if isinstance(arm, NormLocal) else frozenset[str]()
         self._round_in_memory: int | None = None
+        self._initial_local = self._local = self._pick_local(self.weights())
 
     @property
     def network(self) -> torch.nn.Module:
@@ -66,6 +69,26 @@ class Session:
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the network's weights, on the CPU."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+
+    def load_global(self, weights: Weights, number: int | None = None) -> None:
+        """Put global weights into the network; what stays at the site keeps the site's state.
+
+        Args:
+            weights: all of the state dict; entries that stay at the site are passed over.
+            number: the round that follows, so that the local state is the one before it; None for
+                the latest.
+        """
+        if self.local_names:
+            self._local = self._local_before(number)
+        self.network.load_state_dict({**weights, **self._local})
+
+    def shared_names(self) -> frozenset[str]:
+        """Names of the state dict that cross to the server."""
+        return frozenset(self.network.state_dict()) - self.local_names
+
+    def local_weights(self) -> dict[str, torch.Tensor]:
+        """What stays at the site, as of its last round."""
+        return self._local_before(None)
 
     def train(
         self,
@@ -82,10 +105,11 @@ class Session:
         Raises:
             Stopped: `should_stop` said so; the state on disk is still that of the round before.
         """
-        self._restore_optimizer(number)
+        self._restore(number)
         self._round_in_memory = None
         result = self.trainer.train_round(Round(self.name, number, total), should_stop, on_step)
-        self.state.save_optimizer(number, self.trainer.optimizer.state_dict())
+        self._local = self._pick_local(self.weights())
+        self.state.save_round(number, RoundState(self.trainer.optimizer.state_dict(), self._local))
         self._round_in_memory = number
         return result
 
@@ -97,10 +121,55 @@ class Session:
     def _of(self, split: Split) -> tuple[StoredCase, ...]:
         return tuple(case for case in self.cases if case.split == split)
 
-    def _restore_optimizer(self, number: int) -> None:
+    def _sampler(self, network: torch.nn.Module) -> Sampler:
+        """All training cases; for `normlocal` on several modalities each has norm layers and batches."""
+        cases = self._of(Split.TRAIN)
+        modalities = sorted({case.modality.value for case in cases})
+        if self.config.arm != NORMLOCAL or len(modalities) < 2:
+            return SliceSampler(cases, self.config.organ_fraction)
+        split_domains(network, modalities)
+        groups = {name: [case for case in cases if case.modality == name] for name in modalities}
+        return _InTurns(
+            network, {name: SliceSampler(group, self.config.organ_fraction) for name, group in groups.items()}
+        )
+
+    def _local_before(self, number: int | None) -> dict[str, torch.Tensor]:
+        last = self.state.last_round()
+        wanted = last if number is None else number - 1
+        if wanted is None or self._round_in_memory == wanted:
+            return self._local
+        state = self.state.load_round(wanted)
+        return self._initial_local if state is None else state.local
+
+    def _pick_local(self, weights: Weights) -> dict[str, torch.Tensor]:
+        return {name: weights[name] for name in sorted(self.local_names)}
+
+    def _restore(self, number: int) -> None:
+        """Bring optimizer and local weights to their state before round `number`."""
         if self._round_in_memory is not None and self._round_in_memory == number - 1:
             return
-        state = self.state.load_optimizer(number - 1) if number else None
+        state = self.state.load_round(number - 1) if number else None
         self.trainer.reset_optimizer()
         if state is not None:
-            self.trainer.optimizer.load_state_dict(state)
+            self.trainer.optimizer.load_state_dict(state.optimizer)
+
+
+class _InTurns:
+    """Batches of each domain in turn; before each, the network is told whose it is."""
+
+    def __init__(self, network: torch.nn.Module, samplers: Mapping[str, SliceSampler]) -> None:
+        self.network = network
+        self.samplers = dict(samplers)
+
+    def __len__(self) -> int:
+        return sum(len(sampler) for sampler in self.samplers.values())
+
+    def batches(self, steps: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """`steps` batches of `batch_size` slices of one domain."""
+        parts = [
+            (name, sampler.batches(steps, batch_size, generator)) for name, sampler in self.samplers.items()
+        ]
+        for step in range(steps):
+            domain, batches = parts[step % len(parts)]
+            select_domain(self.network, domain)
+            yield next(batches)

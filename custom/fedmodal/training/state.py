@@ -20,10 +20,23 @@ class BestModel:
     round_number: int
 
 
-class TrainingState:
-    """Optimizer states by round and the best model, in one folder.
+@dataclass(frozen=True)
+class RoundState:
+    """What the next round needs beside the global weights.
 
-    The optimizer's state is kept for the last two rounds: a round that is trained again, because
+    Attributes:
+        optimizer: the optimizer's state dict.
+        local: weights that stay at the site; empty but for arm `normlocal`.
+    """
+
+    optimizer: dict[str, Any]
+    local: dict[str, torch.Tensor]
+
+
+class TrainingState:
+    """What a round leaves, by round, and the best model, in one folder.
+
+    A round's state is kept for the last two rounds: a round that is trained again, because
     its result was lost with the process, starts from the state before it and gives the same
     weights. The schedule and all random numbers follow from the round's number.
     """
@@ -32,17 +45,22 @@ class TrainingState:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_optimizer(self, round_number: int, state: Mapping[str, Any]) -> None:
-        """Keep the optimizer's state as it is after `round_number`."""
-        _save({"optimizer": dict(state)}, self._optimizer_file(round_number))
-        for path in self.folder.glob("optimizer_*.pt"):
-            if path not in (self._optimizer_file(round_number), self._optimizer_file(round_number - 1)):
+    def save_round(self, round_number: int, state: RoundState) -> None:
+        """Keep the state as it is after `round_number`."""
+        _save({"optimizer": state.optimizer, "local": state.local}, self._round_file(round_number))
+        for path in self.folder.glob("round_*.pt"):
+            if path not in (self._round_file(round_number), self._round_file(round_number - 1)):
                 path.unlink(missing_ok=True)
 
-    def load_optimizer(self, round_number: int) -> dict[str, Any] | None:
-        """The optimizer's state after `round_number`, or None if this folder never reached it."""
-        path = self._optimizer_file(round_number)
-        return _load(path)["optimizer"] if path.exists() else None
+    def load_round(self, round_number: int) -> RoundState | None:
+        """The state after `round_number`, or None if this folder never reached it."""
+        path = self._round_file(round_number)
+        return RoundState(**_load(path)) if path.exists() else None
+
+    def last_round(self) -> int | None:
+        """The last round that left its state."""
+        numbers = [int(path.stem.removeprefix("round_")) for path in self.folder.glob("round_*.pt")]
+        return max(numbers, default=None)
 
     def offer_best(self, weights: Mapping[str, torch.Tensor], val_dice: float, round_number: int) -> bool:
         """Keep the weights if they are better than the best so far; returns whether they were."""
@@ -66,8 +84,8 @@ class TrainingState:
     def _best_file(self) -> Path:
         return self.folder / "best_local.pt"
 
-    def _optimizer_file(self, round_number: int) -> Path:
-        return self.folder / f"optimizer_{round_number:05d}.pt"
+    def _round_file(self, round_number: int) -> Path:
+        return self.folder / f"round_{round_number:05d}.pt"
 
 
 def _save(content: dict[str, Any], path: Path) -> None:

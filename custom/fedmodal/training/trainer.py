@@ -1,14 +1,14 @@
 """One round of training: an epoch loop with an injected step."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from fedmodal.augment import Arm, make_arm
 from fedmodal.augment.base import BaseAugmentation
-from fedmodal.data.sampling import SliceSampler
 from fedmodal.networks import standardize
 from fedmodal.randomness import generator_for
 from fedmodal.tasks import get_task
@@ -19,6 +19,16 @@ from fedmodal.training.schedule import one_cycle
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 LossOf = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Sampler(Protocol):
+    """Where batches come from; see `fedmodal.data.sampling.SliceSampler`."""
+
+    def __len__(self) -> int:
+        """Slices there are to draw from."""
+
+    def batches(self, steps: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """`steps` batches of `batch_size` slices."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Trainer:
     def __init__(
         self,
         network: torch.nn.Module,
-        sampler: SliceSampler,
+        sampler: Sampler,
         config: TrainingConfig,
         device: torch.device,
         loss_of: LossOf | None = None,

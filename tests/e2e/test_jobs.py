@@ -1,0 +1,111 @@
+"""Every job of the repository in FLARE's own simulator, two rounds on small phantoms."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmodal.data.dataset import Split
+from fedmodal.data.phantom import write_phantoms
+from fedmodal.flare.jobs import JOBS
+from fedmodal.networks import SegmentationNetwork
+from fedmodal.normlocal import NormLocal, read_norm_sets
+from fedmodal.report.record import find_record, read_record
+from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
+from fedmodal.tasks import HEART, Modality
+from fedmodal.training.config import settings_of
+from tests.e2e.conftest import NETWORK, Run
+
+Small = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def heart_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `phantom_sites`, for the heart."""
+    root = tmp_path_factory.mktemp("hearts")
+    counts = {Split.TRAIN: 1, Split.VALIDATION: 1, Split.TEST: 1}
+    for number, modality in enumerate((Modality.CT, Modality.MRI), 1):
+        write_phantoms(root / f"site-{number}", HEART, modality, counts, seed=7)
+    return root
+
+
+@pytest.fixture
+def run_small(run: Run, small_job: Small, heart_sites: Path, phantom_sites: Path, tmp_path: Path) -> Small:
+    """`run_small(name, rounds)`: run one of our jobs, small, and return its run folder at the server."""
+
+    def call(name: str, rounds: int = 2) -> Path:
+        sites = heart_sites if name.startswith("heart") else phantom_sites
+        job = small_job(rounds, name)
+        result = run("fedmodal", "simulate", job, "-w", "ws", "-t", "2", FEDMODAL_DATA=str(sites))
+        assert result.returncode == 0, result.stdout
+        return tmp_path / "ws/server/simulate_job"
+
+    return call
+
+
+def global_weights(folder: Path, name: str = "FL_global_model.pt") -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "app_server" / name, weights_only=True)
+    return {name: torch.as_tensor(values) for name, values in content["model"].items()}
+
+
+def start_weights(name: str) -> dict[str, torch.Tensor]:
+    training = JOBS[name].training
+    return SegmentationNetwork(
+        training.task, training.seed, NETWORK | {"norm": training.network.norm}
+    ).state_dict()
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name not in ("abdomen_gin", "abdomen_normlocal")])
+def test_job_trains_and_is_evaluated(name: str, run_small: Small) -> None:
+    folder = run_small(name)
+    record = read_record(find_record(folder))
+    assert (record.job, record.arm, len(record.rounds)) == (name, JOBS[name].training.arm, 2)
+    assert all(len(done.sites) == 2 for done in record.rounds.values())
+    for models in record.evaluation.values():
+        assert set(models) == {BEST_GLOBAL, LAST_GLOBAL, "site-1", "site-2"}
+    start, end = start_weights(name), global_weights(folder)
+    assert any(not torch.equal(end[weight], start[weight]) for weight in start)
+
+
+def test_norm_layers_stay_at_the_sites(run_small: Small) -> None:
+    """The server's stay as they began; each site's own is its own, and saved with the result."""
+    folder = run_small("abdomen_normlocal")
+    start, end, sets = start_weights("abdomen_normlocal"), global_weights(folder), read_norm_sets(folder)
+    local = NormLocal().local_names(
+        SegmentationNetwork("abdomen", 0, NETWORK | settings_of("normlocal")["network"])  # type: ignore[operator]
+    )
+    for name, tensor in end.items():
+        assert torch.equal(tensor, start[name]) == (name in local), name
+    assert {site: one.modality for site, one in sets.items()} == {"site-1": "CT", "site-2": "MRI"}
+    one, other = (sets[site].weights for site in ("site-1", "site-2"))
+    assert set(one) == set(other) == local
+    for name in local:
+        if "num_batches" not in name:
+            assert not torch.equal(one[name], other[name]), name
+            assert not torch.equal(one[name], start[name]), name
+
+
+def test_norm_layers_survive_the_end_of_their_process(
+    run: Run, run_small: Small, small_job: Small, tmp_path: Path
+) -> None:
+    """With one thread FLARE starts a client's process anew for every task."""
+    resident = run_small("abdomen_normlocal")
+    result = run("fedmodal", "simulate", small_job(2, "abdomen_normlocal"), "-w", "ws1", "-t", "1")
+    assert result.returncode == 0, result.stdout
+    restarted = tmp_path / "ws1/server/simulate_job"
+    for site, one in read_norm_sets(resident).items():
+        for name, tensor in read_norm_sets(restarted)[site].weights.items():
+            torch.testing.assert_close(tensor, one.weights[name], atol=1e-5, rtol=1e-5)
+    before, after = (read_record(find_record(folder)).evaluation for folder in (resident, restarted))
+    assert before["site-2"][LAST_GLOBAL].mean == pytest.approx(after["site-2"][LAST_GLOBAL].mean, abs=1e-3)
+
+
+def test_a_site_without_batch_norm_says_so(run: Run, small_job: Small) -> None:
+    job = small_job(1, "abdomen_normlocal")
+    path = job / "app/config/config_fed_client.json"
+    path.write_text(path.read_text().replace('"norm": "batch"', '"norm": "instance"'))
+    result = run("fedmodal", "simulate", job, "-w", "ws", "-t", "2")
+    assert result.returncode == 1
+    assert "needs a network with it" in result.stdout
+    assert "Traceback" not in result.stdout
