@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from fedmodal import __version__
+from fedmodal.cli_convert import convert, modality_of
 from fedmodal.errors import UserError
 
 if TYPE_CHECKING:
-    from fedmodal.tasks import Modality
     from fedmodal.training.pooled import Progress as TrainingProgress
 
 Advance = Callable[[int, int], None]
@@ -26,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-convert = typer.Typer(help="Bring images and labels into a site's data set.", no_args_is_help=True)
 app.add_typer(convert, name="convert")
 console = Console()
 
@@ -69,7 +68,7 @@ def phantom(
 
     counts = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
     with _bar("phantoms") as advance:
-        dataset = write_phantoms(out, get_task(task), _modality(modality), counts, seed, advance)
+        dataset = write_phantoms(out, get_task(task), modality_of(modality), counts, seed, advance)
     console.print(f"{len(dataset.cases)} {modality} phantoms for task {task} in {out}", soft_wrap=True)
 
 
@@ -96,7 +95,7 @@ def train(
     datasets: Annotated[list[Path], typer.Argument(help="data sets to train on, pooled")],
     out: Annotated[Path, typer.Option(help="folder for the model, its state and results.json")],
     test: Annotated[list[Path] | None, typer.Option(help="more data sets to test on; repeatable")] = None,
-    arm: Annotated[str, typer.Option(help="intensity augmentation: none or gin")] = "gin",
+    arm: Annotated[str, typer.Option(help="none, randconv, spectrum, normlocal or gin")] = "gin",
     rounds: Annotated[int, typer.Option(min=1)] = 6,
     steps: Annotated[int, typer.Option(min=1, help="optimizer steps a round")] = 150,
     seed: Seed = 42,
@@ -106,12 +105,12 @@ def train(
     from fedmodal.data.dataset import read_dataset
     from fedmodal.data.store import default_cache, open_store
     from fedmodal.report.table import test_table
-    from fedmodal.training.config import read_settings, training_config
+    from fedmodal.training.config import read_settings, settings_of, training_config
     from fedmodal.training.pooled import score_data_sets, train_pooled, write_results
 
     more = read_settings(settings) if settings else {}
     opened = [read_dataset(folder) for folder in [*datasets, *(test or [])]]
-    given = {"task": opened[0].task, "arm": arm, "steps_per_round": steps, "seed": seed}
+    given = settings_of(arm) | {"task": opened[0].task, "steps_per_round": steps, "seed": seed}
     config = training_config(given | more)
     stores = [open_store(dataset, default_cache()) for dataset in opened]
     with _training_progress(rounds * steps) as (on_step, on_round):
@@ -156,6 +155,29 @@ def report(
 
 
 @app.command()
+def study(
+    preset: Annotated[str, typer.Argument(help="smoke, phantom, real or paper")],
+    out: Annotated[Path, typer.Option(help="folder of the study; a stopped study goes on from it")],
+    data: Annotated[
+        Path | None, typer.Option(help="for real: the sample pairs; for paper: a set a site")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="only these, by commas")] = "",
+    arms: Annotated[str, typer.Option(help="only these, by commas")] = "",
+    regimes: Annotated[str, typer.Option(help="only these, by commas")] = "",
+    seeds: Annotated[str, typer.Option(help="these instead of the study's, by commas")] = "",
+    parallel: Annotated[int | None, typer.Option(min=1, help="cells at the same time")] = None,
+    agreed: Annotated[bool, typer.Option("--yes", help="start a study whose cost was printed")] = False,
+) -> None:
+    """Compare every arm on every task, alone, pooled and federated; exit code 1 if a cell failed."""
+    from fedmodal.study.plan import get_preset, parse_choice
+    from fedmodal.study.study import Study, run_study
+
+    choice = parse_choice(tasks, arms, regimes, seeds)
+    wanted = Study(get_preset(preset), out.absolute(), choice, data, parallel, agreed)
+    raise typer.Exit(1 if run_study(wanted, console) else 0)
+
+
+@app.command()
 def jobs(
     write: Annotated[bool, typer.Option("--write", help="write the files instead of checking them")] = False,
     root: Annotated[Path, typer.Option(help="the repository")] = Path(),
@@ -170,69 +192,6 @@ def jobs(
         raise UserError(f"not as defined: {names}; run `fedmodal jobs --write`")
     else:
         console.print("all job and policy files are as defined")
-
-
-@convert.command("totalsegmentator")
-def convert_totalsegmentator_command(
-    source: Annotated[Path, typer.Argument(help="the set's folder, one folder a patient")],
-    out: Path,
-    task: TaskName = "abdomen",
-    modality: ModalityName = "CT",
-    seed: Seed = 0,
-) -> None:
-    """TotalSegmentator's own layout, CT or MRI; restartable, one case in memory at a time."""
-    from fedmodal.data.convert.totalsegmentator import convert_totalsegmentator
-    from fedmodal.tasks import get_task
-
-    with _bar("patients") as advance:
-        report = convert_totalsegmentator(
-            source, out, get_task(task), _modality(modality), seed=seed, progress=advance
-        )
-    for patient, why in report.left.items():
-        console.print(f"left out {patient}: {why}", soft_wrap=True)
-    console.print(f"{len(report.taken)} patients in {out}, {len(report.left)} left out", soft_wrap=True)
-
-
-@convert.command("pair")
-def convert_pair(
-    image: Path,
-    label: Path,
-    out: Path,
-    patient: Annotated[str, typer.Option(help="name of the patient in the data set")],
-    task: TaskName = "abdomen",
-    modality: ModalityName = "CT",
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
-    labels: Annotated[str, typer.Option(help="total, total_mr, task, or pairs such as 1=1,5=5,7=6")] = "task",
-) -> None:
-    """One NIfTI image and its label map."""
-    from fedmodal.data.convert.labels import parse_labels
-    from fedmodal.data.convert.pair import add_pair
-    from fedmodal.data.dataset import Split
-    from fedmodal.tasks import get_task
-
-    if split not in list(Split):
-        raise UserError(f"unknown split '{split}': choose one of {', '.join(Split)}")
-    definition = get_task(task)
-    mapping = parse_labels(labels, definition)
-    dataset = add_pair(
-        out,
-        definition,
-        _modality(modality),
-        image=image,
-        label=label,
-        patient=patient,
-        split=Split(split),
-        mapping=mapping,
-    )
-    console.print(f"{out}: {len(dataset.cases)} cases", soft_wrap=True)
-
-
-def _modality(name: str) -> "Modality":
-    from fedmodal.tasks import Modality
-
-    if name.upper() not in list(Modality):
-        raise UserError(f"unknown modality '{name}': choose CT or MRI")
-    return Modality(name.upper())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedmodal.errors import UserError
-from fedmodal.tasks import Modality, Task, get_task
+from fedmodal.tasks import Modality, Organ, Task, get_task
 
 DATASET_FILE = "dataset.json"
 
@@ -44,6 +44,8 @@ class Dataset(BaseModel):
 
     `num_training` is what the data set says it holds; `fedmodal check` and the learner refuse a
     folder that holds fewer. `synthetic` marks phantoms, so that no report takes them for patients.
+    `annotated` names the organs of the task that the label maps outline, where they do not outline all:
+    elsewhere in such a set, background may be any of the other organs.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -56,12 +58,19 @@ class Dataset(BaseModel):
     cases: Annotated[tuple[Case, ...], Field(alias="training")]
     description: str = ""
     synthetic: bool = False
+    annotated: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
     folder: Annotated[Path, Field(exclude=True)] = Path()
 
     @property
     def task_definition(self) -> Task:
         """The task that the labels belong to."""
         return get_task(self.task)
+
+    @property
+    def annotated_organs(self) -> tuple[Organ, ...]:
+        """The organs that the label maps outline; for all others, background says nothing."""
+        organs = self.task_definition.organs
+        return tuple(organ for organ in organs if self.annotated is None or organ.name in self.annotated)
 
     def split(self, split: Split) -> tuple[Case, ...]:
         """The cases of one split, in the file's order."""
@@ -85,8 +94,12 @@ def new_dataset(
     name: str,
     description: str = "",
     synthetic: bool = False,
+    annotated: tuple[str, ...] | None = None,
 ) -> Dataset:
-    """A data set of `task` in `folder`, with the task's label table and the true number of cases."""
+    """A data set of `task` in `folder`, with the task's label table and the true number of cases.
+
+    `annotated` names the organs that its label maps outline, in the task's order; None means all.
+    """
     return Dataset(
         name=name,
         task=task.name,
@@ -96,6 +109,7 @@ def new_dataset(
         cases=cases,
         description=description,
         synthetic=synthetic,
+        annotated=annotated,
         folder=folder,
     )
 
@@ -104,7 +118,7 @@ def write_dataset(dataset: Dataset) -> Path:
     """Write `dataset.json` into the data set's folder, as a whole or not at all; returns its path."""
     path = dataset.folder / DATASET_FILE
     partial = path.with_suffix(".json.partial")
-    text = json.dumps(dataset.model_dump(mode="json", by_alias=True), indent=2)
+    text = json.dumps(dataset.model_dump(mode="json", by_alias=True, exclude_none=True), indent=2)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
     return path
@@ -114,8 +128,8 @@ def read_dataset(folder: Path) -> Dataset:
     """Read and check `dataset.json`; the images are not opened.
 
     Raises:
-        UserError: no such file, not JSON, a missing or wrong entry, an unknown task, or labels
-            that are not the task's.
+        UserError: no such file, not JSON, a missing or wrong entry, an unknown task, or labels or
+            annotated organs that are not the task's.
     """
     path = folder / DATASET_FILE
     if not path.is_file():
@@ -132,6 +146,9 @@ def read_dataset(folder: Path) -> Dataset:
             f"{path}: labels {dataset.labels} are not those of task '{task.name}' {task.labels}; "
             "convert the label maps with `fedmodal convert`"
         )
+    strange = sorted(set(dataset.annotated or ()) - {organ.name for organ in task.organs})
+    if strange:
+        raise UserError(f"{path}: annotated: '{strange[0]}' is no organ of task '{task.name}'; correct it")
     return dataset
 
 

@@ -17,13 +17,15 @@ KNOWN_LABELS: dict[str, dict[str, int]] = {
 }
 
 
-def parse_labels(text: str, task: Task) -> dict[int, int]:
+def parse_labels(text: str, task: Task, *, partly: bool = False) -> dict[int, int]:
     """Read a mapping from the command line.
 
     Args:
-        text: the name of a known table (`total`, `total_mr`), or pairs `source=organ` with commas
-            between them; an organ is an id or a name of the task, as in `1=1,55=liver`.
+        text: the name of a known table (`total`, `total_mr`), `task` for label maps in the task's own
+            ids, or pairs `source=organ` with commas between them; an organ is an id or a name of the
+            task, as in `1=1,55=liver`.
         task: whose organs the mapping must cover.
+        partly: some of them are enough, as the label maps outline no others.
 
     Returns:
         Source id to task id.
@@ -31,7 +33,7 @@ def parse_labels(text: str, task: Task) -> dict[int, int]:
     Raises:
         UserError: not readable, an organ that the task lacks, or one that no source id maps to.
     """
-    known = KNOWN_LABELS.get(text)
+    known = {organ.name: organ.id for organ in task.organs} if text == "task" else KNOWN_LABELS.get(text)
     pairs = [(str(source), name) for name, source in known.items()] if known else _pairs(text)
     organs = {name: organ for name, organ in task.labels.items() if organ}
     organs |= {str(organ): organ for organ in organs.values()}
@@ -41,18 +43,18 @@ def parse_labels(text: str, task: Task) -> dict[int, int]:
             mapping[int(source)] = organs[organ]
         elif not known:
             raise UserError(f"--labels: '{organ}' is no organ of task '{task.name}'; use {_choices(task)}")
-    require_all_organs(mapping, task)
+    require_all_organs(mapping, task, partly=partly)
     return mapping
 
 
-def require_all_organs(mapping: Mapping[int, int], task: Task) -> None:
-    """Refuse a mapping that leaves an organ of the task out or names one that it lacks.
+def require_all_organs(mapping: Mapping[int, int], task: Task, *, partly: bool = False) -> None:
+    """Refuse a mapping that leaves an organ of the task out (unless `partly`) or names one that it lacks.
 
     Raises:
         UserError: with the organ's name; an organ left out would be taught as background.
     """
     missing = [organ.name for organ in task.organs if organ.id not in mapping.values()]
-    if missing:
+    if missing and not partly:
         raise UserError(
             f"the label mapping has no source for {', '.join(missing)} of task '{task.name}'; add it, "
             "or the organ would be taught as background"
@@ -80,7 +82,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
         if not (equals and source.isascii() and source.isdigit() and organ):
             raise UserError(
                 f"--labels: '{item.strip()}' is neither source=organ (as in 5=liver) nor one of "
-                f"{', '.join(KNOWN_LABELS)}"
+                f"task, {', '.join(KNOWN_LABELS)}"
             )
         pairs.append((source, organ))
     sources = [int(source) for source, _ in pairs]

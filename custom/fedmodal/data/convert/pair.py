@@ -65,7 +65,8 @@ def add_pair(
         _refuse_copy(dataset, partial, image)
     with whole_file(out / case.label) as partial:
         nib.save(mapped, partial)
-    grown = new_dataset(out, task, modality, (*dataset.cases, case), name=dataset.name)
+    cases = (*dataset.cases, case)
+    grown = dataset.model_copy(update={"cases": cases, "num_training": len(cases)})
     with writing(out / DATASET_FILE):
         write_dataset(grown)
     return grown
