@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmodal.data.dataset import Split
-from fedmodal.data.store import StoredCase
+from fedmodal.data.store import Store, StoredCase
 from fedmodal.errors import UserError
 from fedmodal.networks import SegmentationNetwork
 from fedmodal.normlocal import (
@@ -20,8 +20,11 @@ from fedmodal.normlocal import (
     split_domains,
     write_norm_sets,
 )
-from fedmodal.tasks import Modality
+from fedmodal.tasks import ABDOMEN, Modality
 from fedmodal.training.config import TrainingConfig, training_config
+from fedmodal.training.evaluator import evaluate
+from fedmodal.training.metrics import summarize
+from fedmodal.training.pooled import score_data_sets, with_own_statistics
 from fedmodal.training.session import Session
 from fedmodal.training.state import TrainingState
 from tests.training.conftest import make_case
@@ -162,3 +165,25 @@ def test_sets_are_chosen_by_site_then_modality(tmp_path: Path) -> None:
     ]
     assert chosen == [3, 2, 1, 1]
     assert read_norm_sets(tmp_path / "other") == {}
+
+
+def test_an_unseen_modality_gets_the_statistics_of_its_own_images(
+    new_session: NewSession, cases: list[StoredCase]
+) -> None:
+    session = new_session("a")
+    session.train(0, 1)
+    before = session.weights()
+    unseen = [make_case("m", Split.TEST, cases[0].label, np.float16(1) - cases[0].image, Modality.MRI)]
+    adapted = with_own_statistics(session.network, unseen, torch.device("cpu"))
+    assert all(torch.equal(before[name], tensor) for name, tensor in session.weights().items())
+    changed = {name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.rpartition(".")[2] for name in changed} <= {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    assert any(name.endswith("running_mean") for name in changed)
+    store = Store(ABDOMEN, Modality.MRI, "new", tuple(unseen))
+    (result,) = score_data_sets(session, [store])
+    expected = evaluate(adapted, unseen, ABDOMEN, torch.device("cpu"))
+    assert result.summary == summarize(expected, ABDOMEN)
