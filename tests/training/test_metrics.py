@@ -67,3 +67,12 @@ def test_mean_is_over_organs_of_the_mean_over_patients() -> None:
 
 def test_no_patient_gives_no_mean() -> None:
     assert summarize([], ABDOMEN).mean is None
+
+
+def test_an_organ_that_is_not_outlined_is_neither_scored_nor_invented() -> None:
+    prediction = volume(liver=slice(0, 4), spleen=slice(6, 7))
+    liver = ABDOMEN.labels["liver"]
+    score = score_patient("p", prediction, volume(liver=slice(0, 4)), ABDOMEN, [liver])
+    assert score.dice[liver - 1] == 1
+    assert np.isnan(np.delete(score.dice, liver - 1)).all()
+    assert not score.invented.any()

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from monai.networks.nets import UNet
 from pydantic import ValidationError
 
 from fedmodal.errors import UserError
-from fedmodal.networks import NetworkConfig, SegmentationNetwork, weights_hash
+from fedmodal.networks import NetworkConfig, SegmentationNetwork, standardize, weights_hash
 from fedmodal.training.config import read_settings, training_config
 
 
@@ -46,3 +47,15 @@ def test_settings_file_must_hold_an_object(tmp_path) -> None:  # noqa: ANN001
     path.write_text("[1]")
     with pytest.raises(UserError, match="expected a JSON object"):
         read_settings(path)
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_monai_head_is_monai_s_own_network(units: int) -> None:
+    settings = {"channels": (4, 8, 16), "residual_units": units}
+    ours = SegmentationNetwork("heart", 3, settings | {"head": "monai"})
+    direct = SegmentationNetwork("heart", 3, settings)
+    torch.manual_seed(3)
+    monai = UNet(2, 1, 2, (4, 8, 16), (2, 2), num_res_units=units, norm="instance", act="leakyrelu")
+    images = torch.randn(2, 1, 16, 16)
+    assert torch.equal(ours(images), monai(standardize(images)))
+    assert not torch.equal(ours(images), direct(images))

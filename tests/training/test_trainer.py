@@ -1,10 +1,14 @@
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fedmodal.data.dataset import Split
 from fedmodal.data.store import StoredCase
+from fedmodal.errors import UserError
+from fedmodal.tasks import ABDOMEN
 from fedmodal.training.config import TrainingConfig
 from fedmodal.training.evaluator import Stopped
 from fedmodal.training.schedule import one_cycle
@@ -145,3 +149,29 @@ def test_schedule_rises_then_falls() -> None:
     assert rates[100] == pytest.approx(1e-4)
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_patients_with_other_organs_outlined_are_not_pooled(
+    config: TrainingConfig, cases: list[StoredCase], tmp_path: Path
+) -> None:
+    partly = dataclasses.replace(cases[0], annotated=(ABDOMEN.labels["liver"],))
+    with pytest.raises(UserError, match="outline different organs"):
+        session(config, [partly, *cases[1:]], tmp_path)
+
+
+def test_a_site_that_outlines_one_organ_asks_nothing_of_the_others(
+    config: TrainingConfig, cases: list[StoredCase], tmp_path: Path
+) -> None:
+    """A network that finds the spleen in what only says "no liver here"."""
+    liver, spleen = ABDOMEN.labels["liver"], ABDOMEN.labels["spleen"]
+    truth = torch.from_numpy(np.array(cases[0].label[2:3]))
+    outlined = torch.where(truth == liver, truth, 0)
+    assert (truth == spleen).any()
+    losses = []
+    for annotated in (None, (liver,)):
+        own = [dataclasses.replace(case, annotated=annotated) for case in cases]
+        scores = 30 * torch.nn.functional.one_hot(truth.long(), 7).movedim(-1, 1).float()
+        loss_of = session(config, own, tmp_path / str(annotated)).trainer.loss_of
+        losses.append(loss_of(lambda _, scores=scores: scores, truth, outlined).item())  # type: ignore[arg-type]
+    assert losses[0] > 0.5
+    assert losses[1] < 0.01

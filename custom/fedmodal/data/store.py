@@ -46,6 +46,7 @@ class StoredCase:
         reference: uint8, the label map on the image's own grid and axes, for evaluation.
         geometry: the way from (S, H, W) back to the image's own grid.
         voxels: int64 (S, num_classes), voxels of each class in each slice of `label`.
+        annotated: ids of the organs that the label map outlines; None means all of the task's.
     """
 
     patient: str
@@ -56,6 +57,7 @@ class StoredCase:
     reference: npt.NDArray[np.uint8]
     geometry: Geometry
     voxels: npt.NDArray[np.int64]
+    annotated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +174,15 @@ def _load(folder: Path, dataset: Dataset, case: Case) -> StoredCase | None:
                 (marker.geometry.stored[0], dataset.task_definition.num_classes),
                 torch.int64,
             ),
+            annotated=_outlined(dataset),
         )
     except (OSError, ValidationError, EOFError):
         return None
+
+
+def _outlined(dataset: Dataset) -> tuple[int, ...] | None:
+    """Ids of the organs that the label maps outline; None means all."""
+    return None if dataset.annotated is None else tuple(organ.id for organ in dataset.annotated_organs)
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> npt.NDArray[Any]:

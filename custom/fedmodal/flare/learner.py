@@ -26,9 +26,9 @@ from fedmodal.training.config import KEY_METRIC, training_config
 from fedmodal.training.evaluator import Stopped
 from fedmodal.training.memory import keep_freed_memory
 from fedmodal.training.metrics import summarize
-from fedmodal.training.session import Scores, Session
+from fedmodal.training.session import Scores, Session, unchanged
 from fedmodal.training.state import TrainingState
-from fedmodal.training.trainer import segmentation_loss
+from fedmodal.training.trainer import LossOf
 
 SERVER_MODEL = "SRV_"
 """How FLARE begins the names of the server's models in a cross-site evaluation."""
@@ -77,13 +77,14 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         store, self.report = open_site(fl_ctx, config.task, self.logger)
         run_folder = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id())
         state = TrainingState(Path(run_folder) / "fedmodal")
-        if self.proximal_mu:
-            self.proximal = ProximalLoss(segmentation_loss(config), self.proximal_mu)
-        self.session = Session(
-            config, store.cases, state, name=self.site, device=device, loss_of=self.proximal
-        )
+        wrap = self._hold_near if self.proximal_mu else unchanged
+        self.session = Session(config, store.cases, state, name=self.site, device=device, wrap_loss=wrap)
         where = f"{threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
         self.logger.debug(f"{self.site} ready on {where}")
+
+    def _hold_near(self, loss_of: LossOf) -> LossOf:
+        self.proximal = ProximalLoss(loss_of, self.proximal_mu)
+        return self.proximal
 
     def train(self, data: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Train one round from the global weights; answers with the difference and its weight."""

@@ -136,7 +136,7 @@ def _doubtful_organs(site: str, models: dict[str, EvaluationRecord]) -> Iterable
     shown = models.get(BEST_GLOBAL) or next(iter(models.values()))
     for organ, result in shown.organs.items():
         if result.n == 0:
-            yield f"{site}: no patient has the {organ}; it is left out of the mean"
+            yield f"{site}: no label map holds the {organ}; it is left out of the mean"
         if result.invented:
             yield f"{site}: {organ} predicted in {result.invented} of {result.absent} patients without it"
 

@@ -64,7 +64,7 @@ def evaluate(
             select_domain(network, case.modality.value)
             probabilities = predict_scores(network, case.image, device, should_stop=should_stop)
             prediction = restore(probabilities, case.geometry)
-            scores.append(score_patient(case.patient, prediction, case.reference, task))
+            scores.append(score_patient(case.patient, prediction, case.reference, task, case.annotated))
         return scores
     finally:
         network.train(was_training)

@@ -14,7 +14,8 @@ class PatientScore:
 
     Attributes:
         patient: the patient's name in the data set.
-        dice: 3D Dice per organ in the task's order; NaN where the patient does not have the organ.
+        dice: 3D Dice per organ in the task's order; NaN where the patient does not have the organ, or
+            the label map does not outline it.
         invented: per organ, whether it was predicted in a patient who does not have it.
     """
 
@@ -23,10 +24,18 @@ class PatientScore:
     invented: np.ndarray
 
 
-def score_patient(patient: str, prediction: np.ndarray, reference: np.ndarray, task: Task) -> PatientScore:
+def score_patient(
+    patient: str,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    task: Task,
+    annotated: Sequence[int] | None = None,
+) -> PatientScore:
     """3D Dice of each organ, 2 |P and R| / (|P| + |R|) (Dice 1945), on label maps of one shape.
 
     Counts all organs in one pass over the volume; the values are those of MONAI's `compute_dice`.
+    Organs whose ids are not in `annotated` (None means all are) are not scored, and none is taken
+    for an invented one.
     """
     classes = task.num_classes
     pairs = reference.astype(np.intp).ravel() * classes + prediction.astype(np.intp).ravel()
@@ -35,7 +44,8 @@ def score_patient(patient: str, prediction: np.ndarray, reference: np.ndarray, t
     present = in_reference > 0
     total = np.where(present, in_reference + in_prediction, 1)
     dice = np.where(present, 2 * np.diag(table)[1:] / total, np.nan)
-    return PatientScore(patient, dice, ~present & (in_prediction > 0))
+    outlined = np.isin(np.arange(1, classes), annotated if annotated is not None else range(classes))
+    return PatientScore(patient, dice, outlined & ~present & (in_prediction > 0))
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class OrganSummary:
         dice: mean 3D Dice over the patients who have the organ; None where none has it.
         n: patients who have the organ.
         missed: of those, patients with Dice 0.
-        absent: patients who do not have it.
+        absent: patients who do not have it, or whose label map does not outline it.
         invented: of those, patients in whom it was predicted.
     """
 

@@ -8,6 +8,7 @@ import torch
 from fedmodal.data.dataset import Split
 from fedmodal.data.sampling import SliceSampler
 from fedmodal.data.store import StoredCase
+from fedmodal.errors import UserError
 from fedmodal.networks import SegmentationNetwork
 from fedmodal.normlocal import NORMLOCAL, NormLocal, select_domain, split_domains
 from fedmodal.tasks import get_task
@@ -15,7 +16,7 @@ from fedmodal.training.config import TrainingConfig
 from fedmodal.training.evaluator import evaluate, never
 from fedmodal.training.metrics import PatientScore
 from fedmodal.training.state import RoundState, TrainingState
-from fedmodal.training.trainer import Batch, LossOf, Round, RoundResult, Sampler, Trainer
+from fedmodal.training.trainer import Batch, LossOf, Round, RoundResult, Sampler, Trainer, segmentation_loss
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -35,6 +36,11 @@ class Scores:
     patients: list[PatientScore]
 
 
+def unchanged(loss_of: LossOf) -> LossOf:
+    """The step as it is."""
+    return loss_of
+
+
 class Session:
     """Trains and evaluates one network on one group of cases, with its state on disk."""
 
@@ -46,7 +52,7 @@ class Session:
         *,
         name: str,
         device: torch.device,
-        loss_of: LossOf | None = None,
+        wrap_loss: Callable[[LossOf], LossOf] = unchanged,
     ) -> None:
         self.config = config
         self.task = get_task(config.task)
@@ -55,6 +61,7 @@ class Session:
         self.name = name
         self.device = device
         network = SegmentationNetwork(config.task, config.seed, config.network.model_dump())
+        loss_of = wrap_loss(segmentation_loss(config, self._annotated()))
         self.trainer = Trainer(network, self._sampler(network), config, device, loss_of)
         arm = self.trainer.arm
         self.local_names = arm.local_names(network) if isinstance(arm, NormLocal) else frozenset[str]()
@@ -120,6 +127,16 @@ class Session:
 
     def _of(self, split: Split) -> tuple[StoredCase, ...]:
         return tuple(case for case in self.cases if case.split == split)
+
+    def _annotated(self) -> tuple[int, ...] | None:
+        """The organs that the training cases outline, which must be the same in all of them."""
+        found = {case.annotated for case in self._of(Split.TRAIN)}
+        if len(found) > 1:
+            raise UserError(
+                "the training data sets outline different organs (`annotated` in dataset.json), which pooled "
+                "training cannot tell apart: train each at a site of its own, in a federation"
+            )
+        return found.pop() if found else None
 
     def _sampler(self, network: torch.nn.Module) -> Sampler:
         """All training cases; for `normlocal` on several modalities each has norm layers and batches."""

@@ -1,7 +1,7 @@
 """One round of training: an epoch loop with an injected step."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,7 +64,7 @@ class Trainer:
         sampler: Sampler,
         config: TrainingConfig,
         device: torch.device,
-        loss_of: LossOf | None = None,
+        loss_of: LossOf,
     ) -> None:
         self.network = network.to(device)
         self.sampler = sampler
@@ -73,7 +73,7 @@ class Trainer:
         self.reset_optimizer()
         self.base = BaseAugmentation(config.augmentation, get_task(config.task).mirror_axes)
         self.arm: Arm = make_arm(config.arm, config.arm_options)
-        self.loss_of = loss_of or segmentation_loss(config)
+        self.loss_of = loss_of
 
     def reset_optimizer(self) -> None:
         """Begin with fresh moments, as in a first round."""
@@ -152,9 +152,9 @@ class Trainer:
         return value
 
 
-def segmentation_loss(config: TrainingConfig) -> LossOf:
-    """The plain step: the configured loss of the network's scores."""
-    loss = make_loss(config)
+def segmentation_loss(config: TrainingConfig, annotated: Sequence[int] | None = None) -> LossOf:
+    """The plain step: the configured loss of the network's scores; see `make_loss`."""
+    loss = make_loss(config, annotated)
 
     def loss_of(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = loss(network(images).float(), labels[:, None])
