@@ -27,6 +27,7 @@ class NetworkConfig(BaseModel):
             a norm and, with residual units, convolutions on as many channels as there are classes.
             Direct learns small organs in far fewer steps; MONAI's is ahead on a modality that was
             not trained on (docs/results.md).
+        activation: MONAI's default is "prelu"; the leaky one has no weights of its own.
         norm: normalization layer.
         dropout: probability of dropping a feature.
     """
@@ -37,6 +38,7 @@ class NetworkConfig(BaseModel):
     channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)] = (16, 32, 64, 128, 128)
     residual_units: Annotated[int, Field(ge=0)] = 0
     head: Literal["direct", "monai"] = "direct"
+    activation: Literal["leakyrelu", "prelu"] = "leakyrelu"
     norm: Literal["instance", "batch"] = "instance"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -67,7 +69,7 @@ class SegmentationNetwork(UNet):  # type: ignore[misc]
                 strides=(2,) * (len(self.config.channels) - 1),
                 num_res_units=self.config.residual_units,
                 norm=self.config.norm,
-                act="leakyrelu",
+                act=self.config.activation,
                 dropout=self.config.dropout,
             )
 

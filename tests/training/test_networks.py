@@ -52,10 +52,10 @@ def test_settings_file_must_hold_an_object(tmp_path) -> None:  # noqa: ANN001
 @pytest.mark.parametrize("units", [0, 2])
 def test_monai_head_is_monai_s_own_network(units: int) -> None:
     settings = {"channels": (4, 8, 16), "residual_units": units}
-    ours = SegmentationNetwork("heart", 3, settings | {"head": "monai"})
+    ours = SegmentationNetwork("heart", 3, settings | {"head": "monai", "activation": "prelu"})
     direct = SegmentationNetwork("heart", 3, settings)
     torch.manual_seed(3)
-    monai = UNet(2, 1, 2, (4, 8, 16), (2, 2), num_res_units=units, norm="instance", act="leakyrelu")
+    monai = UNet(2, 1, 2, (4, 8, 16), (2, 2), num_res_units=units)  # with its own PReLU and instance norm
     images = torch.randn(2, 1, 16, 16)
     assert torch.equal(ours(images), monai(standardize(images)))
     assert not torch.equal(ours(images), direct(images))
