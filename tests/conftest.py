@@ -6,7 +6,7 @@ import pytest
 
 from fedmodal.data.dataset import Dataset, Split
 from fedmodal.data.phantom import write_phantoms
-from fedmodal.tasks import ABDOMEN, Modality
+from fedmodal.tasks import ABDOMEN, Modality, Task
 
 REALDATA = Path(__file__).parents[2] / "shared" / "realdata"
 
@@ -18,14 +18,18 @@ def realdata() -> Path:
     return REALDATA
 
 
+def write_sites(root: Path, task: Task, train: int) -> Path:
+    """Phantoms of site-1 (CT) and site-2 (MRI) in folders below `root`."""
+    counts = {Split.TRAIN: train, Split.VALIDATION: 1, Split.TEST: 1}
+    for number, modality in enumerate((Modality.CT, Modality.MRI), 1):
+        write_phantoms(root / f"site-{number}", task, modality, counts, seed=7)
+    return root
+
+
 @pytest.fixture(scope="session")
 def phantom_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one small data set a site: site-1 CT, site-2 MRI."""
-    root = tmp_path_factory.mktemp("sites")
-    counts = {Split.TRAIN: 2, Split.VALIDATION: 1, Split.TEST: 1}
-    for number, modality in enumerate((Modality.CT, Modality.MRI), 1):
-        write_phantoms(root / f"site-{number}", ABDOMEN, modality, counts, seed=7)
-    return root
+    return write_sites(tmp_path_factory.mktemp("sites"), ABDOMEN, train=2)
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmodal.data.dataset import Split
-from fedmodal.data.phantom import write_phantoms
 from fedmodal.flare.jobs import JOBS
 from fedmodal.networks import SegmentationNetwork
 from fedmodal.normlocal import NormLocal, read_norm_sets
 from fedmodal.report.record import find_record, read_record
 from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
-from fedmodal.tasks import HEART, Modality
+from fedmodal.tasks import HEART
 from fedmodal.training.config import settings_of
+from tests.conftest import write_sites
 from tests.e2e.conftest import NETWORK, Run
 
 Small = Callable[..., Path]
@@ -23,11 +22,7 @@ Small = Callable[..., Path]
 @pytest.fixture(scope="session")
 def heart_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `phantom_sites`, for the heart."""
-    root = tmp_path_factory.mktemp("hearts")
-    counts = {Split.TRAIN: 1, Split.VALIDATION: 1, Split.TEST: 1}
-    for number, modality in enumerate((Modality.CT, Modality.MRI), 1):
-        write_phantoms(root / f"site-{number}", HEART, modality, counts, seed=7)
-    return root
+    return write_sites(tmp_path_factory.mktemp("hearts"), HEART, train=1)
 
 
 @pytest.fixture
@@ -86,6 +81,7 @@ def test_norm_layers_stay_at_the_sites(run_small: Small) -> None:
             assert not torch.equal(one[name], start[name]), name
 
 
+@pytest.mark.slow
 def test_norm_layers_survive_the_end_of_their_process(
     run: Run, run_small: Small, small_job: Small, tmp_path: Path
 ) -> None:
