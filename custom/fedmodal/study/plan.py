@@ -144,7 +144,7 @@ REAL = Preset(
     {"abdomen": ("alone_ct", "alone_mri")},
     seeds=_PAPER_SEEDS,
     rounds=1,
-    steps=2000,
+    steps=1650,
     training={
         "network": {
             "channels": (16, 32, 64, 128),
@@ -155,6 +155,8 @@ REAL = Preset(
         "loss": "plain_dice_ce",
         "batch_size": 8,
         "weight_decay": 0.01,
+        "organ_fraction": 1.0,
+        "balanced": False,
         "augmentation": {
             "affine_prob": 1.0,
             "rotation": 27,
