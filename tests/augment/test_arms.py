@@ -12,6 +12,7 @@ from fedmodal.augment.gin import GIN, apply_gin
 from fedmodal.augment.randconv import apply_randconv
 from fedmodal.augment.spectrum import apply_spectrum
 from fedmodal.errors import UserError
+from fedmodal.normlocal import NORMLOCAL
 
 DEVICES = [
     "cpu",
@@ -44,7 +45,8 @@ def arm_of(variant: str, **options: object) -> Any:
 
 
 def test_every_arm_is_among_the_variants() -> None:
-    assert {"none"} | {name for name, _ in VARIANTS.values()} == set(ARMS)
+    """But those that leave images alone."""
+    assert {"none", NORMLOCAL} | {name for name, _ in VARIANTS.values()} == set(ARMS)
 
 
 @every_variant

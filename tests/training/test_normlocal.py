@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedmodal.augment import make_arm
 from fedmodal.data.dataset import Split
 from fedmodal.data.store import Store, StoredCase
 from fedmodal.errors import UserError
@@ -64,6 +65,13 @@ def test_layers_are_found_by_type() -> None:
     assert NormLocal("statistics").local_names(network) == {
         f"{name}.{key}" for name in layers(network) for key in state[2:]
     }
+
+
+def test_images_stay_as_they_are() -> None:
+    images = torch.rand(2, 1, 8, 8)
+    assert make_arm("normlocal", {"keep": "statistics"})(images, torch.Generator()) is images
+    with pytest.raises(UserError, match="keep must be one of layers, statistics"):
+        make_arm("normlocal", {"keep": "everything"})
 
 
 def test_a_network_without_batch_norm_is_refused() -> None:

@@ -155,7 +155,6 @@ REAL = Preset(
         "loss": "plain_dice_ce",
         "batch_size": 8,
         "weight_decay": 0.01,
-        "organ_fraction": 1.0,
         "balanced": False,
         "augmentation": {
             "affine_prob": 1.0,
