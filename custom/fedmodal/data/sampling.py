@@ -10,14 +10,14 @@ from fedmodal.errors import UserError
 
 
 class SliceSampler:
-    """Draws of slices from stored cases, a part of them for their organs, the others from all slices.
+    """Organ-balanced draws of slices from stored cases.
 
-    Balanced, a draw for an organ first picks the organ, each with the same chance, then one of the
-    slices that hold it, so that the gallbladder is seen as often as the liver; else it picks any
-    slice that holds an organ.
+    A part of the draws first picks an organ, each with the same chance, then one of the slices
+    that hold it; the others pick any slice. So the gallbladder is seen as often as the liver, and
+    slices without an organ are seen too.
     """
 
-    def __init__(self, cases: Sequence[StoredCase], organ_fraction: float, *, balanced: bool = True) -> None:
+    def __init__(self, cases: Sequence[StoredCase], organ_fraction: float) -> None:
         if not cases:
             raise UserError("no training cases: dataset.json lists no case with split 'train'")
         self.cases = tuple(cases)
@@ -25,8 +25,7 @@ class SliceSampler:
         voxels = np.concatenate([case.voxels for case in self.cases])
         self._case_of = np.repeat(np.arange(len(self.cases)), [len(case.voxels) for case in self.cases])
         self._slice_of = np.concatenate([np.arange(len(case.voxels)) for case in self.cases])
-        groups = voxels[:, 1:] if balanced else voxels[:, 1:].sum(1, keepdims=True)
-        holders = (np.flatnonzero(group) for group in groups.T)
+        holders = (np.flatnonzero(voxels[:, organ]) for organ in range(1, voxels.shape[1]))
         self._holders = [slices for slices in holders if len(slices)]
 
     def __len__(self) -> int:

@@ -144,7 +144,7 @@ REAL = Preset(
     {"abdomen": ("alone_ct", "alone_mri")},
     seeds=_PAPER_SEEDS,
     rounds=1,
-    steps=1650,
+    steps=2000,
     training={
         "network": {
             "channels": (16, 32, 64, 128),
@@ -155,7 +155,6 @@ REAL = Preset(
         "loss": "plain_dice_ce",
         "batch_size": 8,
         "weight_decay": 0.01,
-        "balanced": False,
         "augmentation": {
             "affine_prob": 1.0,
             "rotation": 27,

@@ -34,8 +34,8 @@ class TrainingConfig(BaseModel):
             (gamma 2); "plain_dice_ce", MONAI's DiceCELoss as it is, which learns small organs later
             and is ahead on an unseen modality (docs/results.md).
         clip_norm: gradients longer than this are shortened to it.
-        organ_fraction: part of the slices drawn for an organ they hold; the rest is drawn from all.
-        balanced: each organ is drawn as often as the others, else each slice with an organ.
+        organ_fraction: part of the slices drawn for an organ they hold, each organ as often as
+            the others; the rest is drawn from all slices.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,6 @@ class TrainingConfig(BaseModel):
     loss: Literal["dice_ce", "dice_focal", "plain_dice_ce"] = "dice_ce"
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     organ_fraction: Annotated[float, Field(ge=0, le=1)] = 0.8
-    balanced: bool = True
 
     @model_validator(mode="after")
     def _arm_fits_network(self) -> Self:

@@ -143,13 +143,12 @@ class Session:
         cases = self._of(Split.TRAIN)
         modalities = sorted({case.modality.value for case in cases})
         if self.config.arm != NORMLOCAL or len(modalities) < 2:
-            return self._slices(cases)
+            return SliceSampler(cases, self.config.organ_fraction)
         split_domains(network, modalities)
         groups = {name: [case for case in cases if case.modality == name] for name in modalities}
-        return _InTurns(network, {name: self._slices(group) for name, group in groups.items()})
-
-    def _slices(self, cases: Sequence[StoredCase]) -> SliceSampler:
-        return SliceSampler(cases, self.config.organ_fraction, balanced=self.config.balanced)
+        return _InTurns(
+            network, {name: SliceSampler(group, self.config.organ_fraction) for name, group in groups.items()}
+        )
 
     def _local_before(self, number: int | None) -> dict[str, torch.Tensor]:
         last = self.state.last_round()
