@@ -21,9 +21,9 @@ from fedmodal.training.trainer import segmentation_loss
 STEPS = 20
 
 
-def measure(batch_size: int, *, keep: bool) -> float:
+def measure(batch_size: int, *, keep: bool, threads: int = 1) -> float:
     """Milliseconds a step of the default network on random slices of 128 x 128."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     if keep and not keep_freed_memory():
         sys.exit("this C library has no such setting")
     network = SegmentationNetwork("abdomen", 0)
@@ -54,10 +54,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--once", nargs=2, type=int, metavar=("BATCH", "KEEP"), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()
     if given.once:
-        print(measure(given.once[0], keep=bool(given.once[1])))
+        print(measure(given.once[0], keep=bool(given.once[1]), threads=given.threads))
         return
     for batch_size in (4, 8):
         pairs = [

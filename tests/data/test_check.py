@@ -239,6 +239,21 @@ def printed(dataset: Dataset) -> str:
     return text.getvalue()
 
 
+def test_words_stay_whole_on_a_terminal_of_80_columns(make_dataset: Maker) -> None:
+    text = io.StringIO()
+    render(check_dataset(make_dataset()), Console(file=text, width=80))
+    words = text.getvalue().replace(",", " ").split()
+    assert {"modality", "intensities", "pancreas", "30x28x12", "train"} <= set(words)
+    assert max(len(line.rstrip()) for line in text.getvalue().splitlines() if "train" in line) <= 80
+
+
+def test_organs_that_the_set_does_not_outline_are_said_once(make_dataset: Maker) -> None:
+    dataset = make_dataset().model_copy(update={"annotated": ("liver", "spleen")})
+    warnings = check_dataset(dataset).warnings
+    assert "only spleen, liver outlined here (`annotated`)" in warnings
+    assert not any("'pancreas'" in warning for warning in warnings)
+
+
 def test_the_table_ends_with_a_count(make_dataset: Maker) -> None:
     dataset = make_dataset()
     assert printed(dataset).splitlines()[-1] == "3 cases, 0 problems"

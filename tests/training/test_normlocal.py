@@ -120,6 +120,19 @@ def test_a_round_asked_for_again_starts_from_the_layers_before_it(new_session: N
     assert all(torch.equal(first[name], tensor) for name, tensor in again.weights().items())
 
 
+def test_layers_are_those_before_the_round_asked_for(new_session: NewSession) -> None:
+    """A message of an earlier round between two later ones leaves no trace."""
+    session = new_session("a")
+    session.train(0, 3)
+    before = session.weights()
+    session.train(1, 3)
+    after = session.weights()
+    for number, expected in ((1, before), (2, after), (1, before), (None, after)):
+        session.load_global(after, number)
+        for name in session.local_names:
+            assert torch.equal(session.weights()[name], expected[name]), (number, name)
+
+
 def test_pooled_modalities_have_layers_of_their_own(new_session: NewSession, cases: list[StoredCase]) -> None:
     bright = [
         make_case(f"m{number}", case.split, case.label, np.float16(1) - case.image, Modality.MRI)

@@ -233,29 +233,33 @@ def _check_case(dataset: Dataset, case: Case) -> tuple[Row, str]:
 
 def _warnings(dataset: Dataset, rows: list[Row]) -> tuple[str, ...]:
     seen = {name for row in rows for name in row.labels}
-    unseen = [organ.name for organ in dataset.task_definition.organs if organ.name not in seen]
+    unseen = [organ.name for organ in dataset.annotated_organs if organ.name not in seen]
+    outlined = [organ.name for organ in dataset.annotated_organs]
     absent = [split for split in Split if not dataset.split(split)]
     return (
         *(f"no case holds the organ '{name}': this site cannot teach or measure it" for name in unseen),
+        *((f"only {', '.join(outlined)} outlined here (`annotated`)",) if dataset.annotated else ()),
         *(f"no case in split '{split}'" for split in absent),
     )
 
 
+# The widths keep words whole on a terminal of 80 columns.
+_COLUMNS = (
+    ("image", 10),
+    ("split", 10),
+    ("modality", 8),
+    ("voxels, mm, axes", 11),
+    ("organs", 12),
+    ("intensities", 11),
+    ("", 7),
+)
+
+
 def render(report: Report, console: Console) -> None:
     """Print the report: a table of cases, then problems, warnings and a line that sums up."""
-    table = Table(title=None, header_style="bold")
-    for heading in (
-        "image",
-        "split",
-        "modality",
-        "shape",
-        "spacing (mm)",
-        "axes",
-        "organs",
-        "intensities",
-        "",
-    ):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for heading, width in _COLUMNS:
+        table.add_column(heading, overflow="fold", min_width=width)
     for row in report.rows:
         table.add_row(*_cells(row))
     console.print(table)
@@ -274,9 +278,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.image,
         row.split,
         row.modality,
-        _by(row.shape or ()),
-        " ".join(f"{step:.3g}" for step in row.spacing or ()),
-        row.orientation,
+        f"{_by(row.shape or ())} {' '.join(f'{step:.3g}' for step in row.spacing or ())} {row.orientation}",
         ", ".join(row.labels),
         low_high,
         "problem" if row.problems else "ok",

@@ -14,7 +14,7 @@ class ProximalLoss:
     def __init__(self, loss_of: LossOf, mu: float) -> None:
         self.loss_of = loss_of
         self.proximal = PTFedProxLoss(mu)
-        self._global: torch.nn.Module | None = None
+        self._global: torch.nn.Module
 
     def start_round(self, network: torch.nn.Module) -> None:
         """Take the network's present weights as the global ones."""
@@ -22,5 +22,5 @@ class ProximalLoss:
 
     def __call__(self, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar."""
-        loss = self.loss_of(network, images, labels)
-        return loss if self._global is None else loss + self.proximal(network, self._global)
+        distance: torch.Tensor = self.proximal(network, self._global)
+        return self.loss_of(network, images, labels) + distance

@@ -167,13 +167,14 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
             raise UserError(self.problem)
         weights = from_shareable(data).data
         present = self.session.network.state_dict()
-        sender = data.get_header(AppConstants.MODEL_OWNER) or "the server"
-        check_weights(weights, {name: tuple(tensor.shape) for name, tensor in present.items()}, sender)
+        owner = data.get_header(AppConstants.MODEL_OWNER)  # in the evaluation across sites only
+        shapes = {name: tuple(tensor.shape) for name, tensor in present.items()}
+        check_weights(weights, shapes, owner or "the server")
         tensors = {name: torch.as_tensor(weights[name]).to(tensor.dtype) for name, tensor in present.items()}
-        if sender == "the server" or sender.startswith(SERVER_MODEL):
-            self.session.load_global(tensors, number)
-        else:
+        if owner and not owner.startswith(SERVER_MODEL):
             self.session.network.load_state_dict(tensors)
+        else:
+            self.session.load_global(tensors, number)
         return {name: tensors[name] for name in self.session.shared_names()}
 
     def _record(self, scores: Scores) -> EvaluationRecord:

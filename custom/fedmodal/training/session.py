@@ -66,7 +66,7 @@ class Session:
         arm = self.trainer.arm
         self.local_names = arm.local_names(network) if isinstance(arm, NormLocal) else frozenset[str]()
         self._round_in_memory: int | None = None
-        self._initial_local = self._local = self._pick_local(self.weights())
+        self._initial_local = self._pick_local(self.weights())
 
     @property
     def network(self) -> torch.nn.Module:
@@ -85,17 +85,19 @@ class Session:
             number: the round that follows, so that the local state is the one before it; None for
                 the latest.
         """
-        if self.local_names:
-            self._local = self._local_before(number)
-        self.network.load_state_dict({**weights, **self._local})
+        self.network.load_state_dict({**weights, **self.local_weights(number)})
 
     def shared_names(self) -> frozenset[str]:
         """Names of the state dict that cross to the server."""
         return frozenset(self.network.state_dict()) - self.local_names
 
-    def local_weights(self) -> dict[str, torch.Tensor]:
-        """What stays at the site, as of its last round."""
-        return self._local_before(None)
+    def local_weights(self, number: int | None = None) -> dict[str, torch.Tensor]:
+        """What stays at the site, as it was before round `number`, or as of the site's last round."""
+        last = self.state.last_round() if number is None else number - 1
+        if not self.local_names or last is None:
+            return self._initial_local
+        state = self.state.load_round(last)
+        return self._initial_local if state is None else state.local
 
     def train(
         self,
@@ -112,11 +114,11 @@ class Session:
         Raises:
             Stopped: `should_stop` said so; the state on disk is still that of the round before.
         """
-        self._restore(number)
+        self._restore_optimizer(number)
         self._round_in_memory = None
         result = self.trainer.train_round(Round(self.name, number, total), should_stop, on_step)
-        self._local = self._pick_local(self.weights())
-        self.state.save_round(number, RoundState(self.trainer.optimizer.state_dict(), self._local))
+        local = self._pick_local(self.weights())
+        self.state.save_round(number, RoundState(self.trainer.optimizer.state_dict(), local))
         self._round_in_memory = number
         return result
 
@@ -150,19 +152,10 @@ class Session:
             network, {name: SliceSampler(group, self.config.organ_fraction) for name, group in groups.items()}
         )
 
-    def _local_before(self, number: int | None) -> dict[str, torch.Tensor]:
-        last = self.state.last_round()
-        wanted = last if number is None else number - 1
-        if wanted is None or self._round_in_memory == wanted:
-            return self._local
-        state = self.state.load_round(wanted)
-        return self._initial_local if state is None else state.local
-
     def _pick_local(self, weights: Weights) -> dict[str, torch.Tensor]:
         return {name: weights[name] for name in sorted(self.local_names)}
 
-    def _restore(self, number: int) -> None:
-        """Bring optimizer and local weights to their state before round `number`."""
+    def _restore_optimizer(self, number: int) -> None:
         if self._round_in_memory is not None and self._round_in_memory == number - 1:
             return
         state = self.state.load_round(number - 1) if number else None

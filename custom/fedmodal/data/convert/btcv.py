@@ -4,10 +4,9 @@ from pathlib import Path
 
 from fedmodal.data.convert.source import (
     LabelTable,
-    Left,
+    Naming,
     Source,
-    SourceCase,
-    nifti_case,
+    nifti_cases,
     nifti_files,
     not_this_set,
 )
@@ -30,17 +29,8 @@ def btcv(src: Path) -> Source:
     """
     images, labels = _files(src)
     table = LabelTable.of(_IDS, ABDOMEN, _DOCUMENTED)
-    cases: list[SourceCase] = []
-    left: list[Left] = []
-    for number in sorted(images | labels):
-        name = f"img{number}"
-        if number not in images:
-            left.append(Left(name, f"no {name}.nii.gz for label{number}.nii.gz"))
-        elif number not in labels:
-            left.append(Left(name, f"no label{number}.nii.gz"))
-        else:
-            cases.append(nifti_case(images[number], labels[number], table, name=name))
-    return Source("btcv", src, ABDOMEN, Modality.CT, tuple(cases), left=tuple(left))
+    cases, left = nifti_cases(images, labels, table, Naming("img{}.nii.gz", "label{}.nii.gz", "img{}"))
+    return Source("btcv", src, ABDOMEN, Modality.CT, cases, left=left)
 
 
 def _files(src: Path) -> tuple[dict[str, Path], dict[str, Path]]:

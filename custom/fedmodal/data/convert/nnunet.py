@@ -10,10 +10,11 @@ from fedmodal.data.convert.labels import parse_labels
 from fedmodal.data.convert.source import (
     LabelTable,
     Left,
+    Naming,
     Source,
     SourceCase,
     first_folder,
-    nifti_case,
+    nifti_cases,
     nifti_files,
 )
 from fedmodal.errors import UserError
@@ -81,17 +82,12 @@ def _cases(root: Path, table: LabelTable, channel: int) -> tuple[tuple[SourceCas
     nnunet_names = any(f"{name}_0000" in files for name in labels)
     suffix = f"_{channel:04}" if nnunet_names else ""
     images = {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}
-    cases, left = [], []
-    for name in sorted(images | labels):
-        if name not in images:
-            left.append(Left(name, f"no imagesTr/{name}{suffix}.nii.gz for its label map"))
-        elif name not in labels:
-            left.append(Left(name, f"no labelsTr/{name}.nii.gz"))
-        else:
-            cases.append(nifti_case(images[name], labels[name], table, name=name))
+    naming = Naming(f"imagesTr/{{}}{suffix}.nii.gz", "labelsTr/{}.nii.gz")
+    cases, left = nifti_cases(images, labels, table, naming)
     tests = nifti_files(root / "imagesTs")
-    left += [Left(name, "in imagesTs, which has no labels", expected=True) for name in tests]
-    return tuple(cases), tuple(left)
+    return cases, left + tuple(
+        Left(name, "in imagesTs, which has no labels", expected=True) for name in tests
+    )
 
 
 def _description(path: Path) -> _Description:

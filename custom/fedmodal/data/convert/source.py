@@ -145,6 +145,41 @@ def nifti_case(
     return SourceCase(name, name, partial(read_nifti_pair, image, label, table), split)
 
 
+@dataclass(frozen=True)
+class Naming:
+    """How a set names the parts of a case, `{}` standing for what they have in common.
+
+    Attributes:
+        image: the image's file.
+        label: the label map's file.
+        case: the case's name in the data set.
+    """
+
+    image: str
+    label: str
+    case: str = "{}"
+
+
+def nifti_cases(
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    table: LabelTable,
+    naming: Naming,
+) -> tuple[tuple[SourceCase, ...], tuple[Left, ...]]:
+    """Cases of images and label maps with the same key, and what is left as one of the two is missing."""
+    cases: list[SourceCase] = []
+    left: list[Left] = []
+    for key in sorted(images.keys() | labels.keys()):
+        name, image, label = (text.format(key) for text in (naming.case, naming.image, naming.label))
+        if key not in images:
+            left.append(Left(name, f"no {image} for {label}"))
+        elif key not in labels:
+            left.append(Left(name, f"no {label}"))
+        else:
+            cases.append(nifti_case(images[key], labels[key], table, name=name))
+    return tuple(cases), tuple(left)
+
+
 def read_nifti_pair(image: Path, label: Path, table: LabelTable) -> Pair:
     """Read an image and its label map.
 
