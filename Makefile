@@ -1,9 +1,10 @@
 # Each target makes what it needs, the virtual environment first.
 VENV ?= .venv
 RUN ?= runs/demo
+KITS ?= provisioning/kits
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench wheel wheels kits clean
 
 demo: $(VENV)/ready  ## federated abdomen_gin on phantoms, both sites at once, then the table
 	$(BIN)/fedmodal simulate jobs/abdomen_gin -w $(RUN) -n 2 -t 2
@@ -26,6 +27,15 @@ format: $(VENV)/ready-dev
 
 bench: $(VENV)/ready  ## CT to MRI on the real sample images, with and without GIN
 	$(BIN)/python benchmarks/cross_modality.py
+
+wheel: $(VENV)/ready  ## the package as it goes into startup kits
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir provisioning/wheels .
+
+wheels: $(VENV)/ready  ## the same with all it needs, for sites without a network
+	$(BIN)/python -m pip wheel --quiet --wheel-dir provisioning/wheels -r requirements.txt
+
+kits: wheel  ## a startup kit for everyone in provisioning/project.yml
+	$(BIN)/nvflare provision -p provisioning/project.yml -w $(KITS)
 
 $(VENV)/ready: requirements.txt pyproject.toml
 	python3 -m venv $(VENV)

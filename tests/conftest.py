@@ -42,3 +42,12 @@ def ct_phantoms(phantom_sites: Path) -> Dataset:
     from fedmodal.data.dataset import read_dataset
 
     return read_dataset(phantom_sites / "site-1")
+
+
+@pytest.fixture(scope="session")
+def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everybody's startup kits, never started; copy one to change it."""
+    from tests.kits import local_project, provision
+
+    folder = tmp_path_factory.mktemp("kits")
+    return provision(local_project(folder), folder)

@@ -16,12 +16,13 @@ from fedmodal.tasks import Modality, Task
 
 DATA_VARIABLE = "FEDMODAL_DATA"
 SITE_FILE = "fedmodal.json"
+COMMENT = "//"
 PHANTOM_COUNTS = {Split.TRAIN: 16, Split.VALIDATION: 3, Split.TEST: 5}
 PHANTOM_SEED = 2602
 
 
 class SiteFile(BaseModel):
-    """A site's own `local/fedmodal.json`.
+    """A site's own `local/fedmodal.json`; entries whose name begins with `//` are comments.
 
     Attributes:
         data: the folder with the site's `dataset.json`.
@@ -46,7 +47,10 @@ def read_site_file(local: Path) -> SiteFile:
     if not path.exists():
         return SiteFile()
     try:
-        return SiteFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            content = {name: value for name, value in content.items() if not name.startswith(COMMENT)}
+        return SiteFile.model_validate(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
     except ValidationError as error:

@@ -1,6 +1,7 @@
-"""What a site lets a job build: the class allow list, and the simulator's policy and log files."""
+"""What a site lets a job build and a person do: class allow list, authorization, privacy, simulator files."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,49 @@ OUR_CLASSES = (
 """What our jobs build beyond FLARE's built-in list, each class by its full name."""
 
 
+ROLES = ("project_admin", "org_admin", "lead", "member")
+"""FLARE's roles, in the order of the table in docs/deployment.md."""
+
+RIGHTS: Mapping[str, tuple[str, str, str, str]] = {
+    "submit_job": ("any", "none", "any", "none"),
+    "clone_job": ("any", "none", "n:submitter", "none"),
+    "manage_job": ("any", "o:submitter", "n:submitter", "none"),
+    "download_job": ("any", "o:submitter", "n:submitter", "none"),
+    "view": ("any", "any", "any", "any"),
+    "operate": ("any", "o:site", "none", "none"),
+    "shell_commands": ("none", "o:site", "none", "none"),
+    "byoc": ("none", "none", "none", "none"),
+    "server-predeployed-flwr": ("none", "none", "none", "none"),
+}
+"""A right of FLARE's to who has it, in the order of `ROLES`.
+
+Nobody may bring code. The shell commands (`cat`, `ls`, ...) read a site's workspace, so that they are
+for the site's own organisation only.
+"""
+
+
+def class_allow_list() -> list[str]:
+    """FLARE's built-in list and our classes, nothing broader."""
+    return [*DEFAULT_CLASS_ALLOW_LIST, *OUR_CLASSES]
+
+
+def authorization() -> dict[str, Any]:
+    """`local/authorization.json` of a kit: what each role may do at a site."""
+    permissions = {
+        role: {right: granted[place] for right, granted in RIGHTS.items()} for place, role in enumerate(ROLES)
+    }
+    return {"format_version": "1.0", "permissions": permissions}
+
+
+def privacy() -> dict[str, Any]:
+    """`local/privacy.json` of a kit: one scope, with room for the site's own filters on all that it sends."""
+    scope = {"name": "site", "properties": {}, "task_result_filters": [], "task_data_filters": []}
+    return {"scopes": [scope], "default_scope": scope["name"]}
+
+
 def simulator_resources() -> dict[str, Any]:
     """`local/resources.json` of a simulator workspace: nothing may be built but what is listed."""
-    return {"format_version": 2, "class_allow_list": [*DEFAULT_CLASS_ALLOW_LIST, *OUR_CLASSES]}
+    return {"format_version": 2, "class_allow_list": class_allow_list()}
 
 
 def simulator_log_config() -> dict[str, Any]:
