@@ -95,7 +95,7 @@ def train(
     datasets: Annotated[list[Path], typer.Argument(help="data sets to train on, pooled")],
     out: Annotated[Path, typer.Option(help="folder for the model, its state and results.json")],
     test: Annotated[list[Path] | None, typer.Option(help="more data sets to test on; repeatable")] = None,
-    arm: Annotated[str, typer.Option(help="none, randconv, spectrum, normlocal or gin")] = "gin",
+    arm: Annotated[str, typer.Option(help="none, randconv, spectrum, normlocal, gin or ipa")] = "gin",
     rounds: Annotated[int, typer.Option(min=1)] = 6,
     steps: Annotated[int, typer.Option(min=1, help="optimizer steps a round")] = 150,
     seed: Seed = 42,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmodal.augment import ARMS, make_arm
 from fedmodal.augment.gin import GIN, apply_gin
+from fedmodal.augment.ipa import apply_ipa
 from fedmodal.augment.randconv import apply_randconv
 from fedmodal.augment.spectrum import apply_spectrum
 from fedmodal.errors import UserError
@@ -22,11 +23,17 @@ SHAPES = [(2, 1, 16, 16), (1, 1, 24, 17), (3, 3, 13, 16), (2, 1, 12, 13, 16), (1
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "gin": ("gin", {}),
     "gin, shared kernels": ("gin", {"share_kernels": True}),
+    "ipa": ("ipa", {}),
     "randconv": ("randconv", {}),
     "randconv, pure": ("randconv", {"mixing": False}),
     "spectrum": ("spectrum", {}),
 }
-APPLY: dict[str, Any] = {"gin": apply_gin, "randconv": apply_randconv, "spectrum": apply_spectrum}
+APPLY: dict[str, Any] = {
+    "gin": apply_gin,
+    "ipa": apply_ipa,
+    "randconv": apply_randconv,
+    "spectrum": apply_spectrum,
+}
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -86,7 +93,7 @@ def test_equal_images_come_out_different(variant: str) -> None:
     assert all((result[a] - result[b]).abs().max() > 0.001 for a, b in [(0, 1), (1, 2), (2, 3), (0, 3)])
 
 
-@pytest.mark.parametrize("name", ["gin", "randconv"])
+@pytest.mark.parametrize("name", ["gin", "ipa", "randconv"])
 def test_a_sample_does_not_see_the_others(name: str) -> None:
     images, others = batch(4, 1, 16, 16), 50 * batch(4, 1, 16, 16, seed=99)
     others[2] = images[2]
@@ -158,7 +165,7 @@ def test_a_probability_out_of_range_is_refused(variant: str, prob: float) -> Non
     ("name", "shape"),
     [
         *product(APPLY, [(3, 1, 8, 8), (2, 1, 8, 8, 8)]),
-        *product(["gin", "randconv"], [(2, 3, 8, 8)]),
+        *product(["gin", "ipa", "randconv"], [(2, 3, 8, 8)]),
         ("spectrum", (2, 1, 8, 9)),
     ],
 )
@@ -182,9 +189,10 @@ def test_options_reach_the_arm() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gim", {}, "unknown augmentation arm 'gim': choose one of none, gin, randconv, spectrum"),
+        ("gim", {}, "unknown augmentation arm 'gim': choose one of none, gin, ipa, randconv, spectrum"),
         ("gin", {"prob": 2}, "augmentation arm 'gin': prob must be from 0 to 1, got 2"),
         ("gin", {"layers": 4}, "augmentation arm 'gin': .*layers"),
+        ("ipa", {"control_spacing": 0}, "augmentation arm 'ipa': control_spacing must be above 0"),
         ("none", {"prob": 1}, "augmentation arm 'none'"),
         ("randconv", {"kernel_sizes": [2]}, r"augmentation arm 'randconv': kernel_sizes must be odd"),
         ("spectrum", {"band": [0.1, 0.5]}, "augmentation arm 'spectrum': band needs .* got 0.1 and 0.5"),

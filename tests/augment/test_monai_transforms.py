@@ -9,12 +9,13 @@ from monai.utils import TransformBackends
 from torch import Tensor
 
 from fedmodal.augment.gin import RandGIN, RandGINd
+from fedmodal.augment.ipa import RandIPA, RandIPAd
 from fedmodal.augment.monai_transforms import RandArm, RandArmd
 from fedmodal.augment.randconv import RandConv, RandConvd
 from fedmodal.augment.spectrum import RandSpectrum, RandSpectrumd
 
-ARRAYS = [RandGIN, RandConv, RandSpectrum]
-DICTIONARIES = [RandGINd, RandConvd, RandSpectrumd]
+ARRAYS = [RandGIN, RandIPA, RandConv, RandSpectrum]
+DICTIONARIES = [RandGINd, RandIPAd, RandConvd, RandSpectrumd]
 arrays = pytest.mark.parametrize("make", ARRAYS)
 dictionaries = pytest.mark.parametrize("make", DICTIONARIES)
 

@@ -21,12 +21,12 @@ from fedmodal.study.plan import (
 from fedmodal.tasks import Modality
 
 
-def test_phantom_study_has_42_cells_a_seed() -> None:
+def test_phantom_study_has_50_cells_a_seed() -> None:
     cells = plan_cells(PHANTOM, Choice(seeds=(42,)))
     by_task = {task: [cell for cell in cells if cell.task == task] for task in ("abdomen", "heart")}
-    assert len(by_task["abdomen"]) == 6 * 5 + 2  # four sites for two arms only
-    assert len(by_task["heart"]) == 2 * 5
-    assert len(set(cells)) == len({cell.name for cell in cells}) == 42
+    assert len(by_task["abdomen"]) == 6 * 6 + 2  # four sites for two arms only
+    assert len(by_task["heart"]) == 2 * 6
+    assert len(set(cells)) == len({cell.name for cell in cells}) == 50
 
 
 def test_four_sites_are_for_none_and_gin_only() -> None:
@@ -36,12 +36,12 @@ def test_four_sites_are_for_none_and_gin_only() -> None:
 
 def test_all_cells_of_a_seed_come_before_the_next_seed() -> None:
     seeds = [cell.seed for cell in plan_cells(PHANTOM)]
-    assert seeds == [42] * 42 + [123] * 42 + [215] * 42
+    assert seeds == [42] * 50 + [123] * 50 + [215] * 50
 
 
 def test_real_study_is_each_modality_alone_and_scored_on_the_other() -> None:
     assert {cell.regime for cell in plan_cells(REAL)} == {"alone_ct", "alone_mri"}
-    assert len(plan_cells(REAL)) == 2 * 5 * 3
+    assert len(plan_cells(REAL)) == 2 * 6 * 3
     assert REAL.unseen_only
 
 
@@ -108,5 +108,5 @@ def test_unknown_preset_and_strange_seed() -> None:
         parse_choice("", "", "", "1,x")
 
 
-def test_gin_is_the_last_arm() -> None:
-    assert ARMS == ("none", "randconv", "spectrum", "normlocal", "gin")
+def test_the_papers_arms_come_first_and_ours_last() -> None:
+    assert ARMS == ("none", "randconv", "spectrum", "normlocal", "gin", "ipa")

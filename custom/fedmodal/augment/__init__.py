@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ARMS: dict[str, str] = {
     "none": "fedmodal.augment.base:Identity",
     "gin": "fedmodal.augment.gin:GIN",
+    "ipa": "fedmodal.augment.ipa:IPA",
     "randconv": "fedmodal.augment.randconv:RandomConvolution",
     "spectrum": "fedmodal.augment.spectrum:Spectrum",
     "normlocal": "fedmodal.normlocal:NormLocal",

@@ -57,14 +57,14 @@ def _sampling_grid(
     axes = [torch.arange(size, device=device) - (size - 1) / 2 for size in spatial]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(chosen), *[-1] * (len(axes) + 1))
     if draw.controls[chosen].any():
-        places = places + _spline_field(draw.controls[chosen].to(device), spatial)
+        places = places + spline_field(draw.controls[chosen].to(device), spatial)
     shifts, matrices = draw.shifts[chosen, :, None].to(device), draw.matrices[chosen].to(device)
     sources = torch.baddbmm(shifts, matrices, places.flatten(2)).view(places.shape)
     sizes = torch.tensor(spatial, device=device, dtype=torch.float32)
     return (sources * broadcast(2 / sizes, sources[0])).flip(1).movedim(1, -1)
 
 
-def _spline_field(controls: Tensor, spatial: Sequence[int]) -> Tensor:
+def spline_field(controls: Tensor, spatial: Sequence[int]) -> Tensor:
     """Uniform cubic B-splines (N, D, *spatial) from coefficients (N, D, *coarse)."""
     field = controls
     for axis, size in enumerate(spatial):

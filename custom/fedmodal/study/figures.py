@@ -15,7 +15,7 @@ from fedmodal.study.statistics import MEAN
 from fedmodal.study.tables import Comparison, Result, patients, tested_on
 from fedmodal.tasks import Task, get_task
 
-COLOURS = dict(zip(ARMS, ("#8c8c8c", "#e69f00", "#56b4e9", "#cc79a7", "#0072b2"), strict=True))
+COLOURS = dict(zip(ARMS, ("#8c8c8c", "#e69f00", "#56b4e9", "#cc79a7", "#0072b2", "#009e73"), strict=True))
 """An arm's colour; Okabe and Ito's palette, which colour-blind people can tell apart."""
 
 _FAINT = "#d9d9d9"

@@ -8,8 +8,11 @@ from fedmodal.errors import UserError
 from fedmodal.tasks import TASKS, Modality
 from fedmodal.training.config import TrainingConfig, settings_of, training_config
 
-ARMS = ("none", "randconv", "spectrum", "normlocal", "gin")
-"""In the order of tables and figures; `normlocal` is a way to federate, all others augment images."""
+ARMS = ("none", "randconv", "spectrum", "normlocal", "gin", "ipa")
+"""In the order of tables and figures: the paper's five, and `ipa`, GIN's own extension.
+
+`normlocal` is a way to federate, all others augment images.
+"""
 
 REFERENCE_ARM = "gin"
 POOLED = "pooled"
@@ -121,6 +124,7 @@ class Preset:
     arms: tuple[str, ...] = ARMS
 
 
+PAPERS_ARMS = ARMS[:-1]
 _PAPER_SEEDS = (42, 123, 215)
 SMOKE = Preset(
     "smoke",
@@ -187,6 +191,7 @@ PAPER = Preset(
         "loss": "dice_focal",
     },
     costly=True,
+    arms=PAPERS_ARMS,
 )
 PRESETS = {preset.name: preset for preset in (SMOKE, PHANTOM, REAL, PAPER)}
 
