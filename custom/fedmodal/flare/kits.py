@@ -60,9 +60,7 @@ class KitBuilder(Builder):  # type: ignore[misc]
         """
         for path in (self.guide, self.requirements):
             if not path.is_file():
-                raise SystemExit(
-                    f"fedmodal: {path} not found: type this in the root of the repository"
-                )
+                raise SystemExit(f"fedmodal: {path} not found: type this in the root of the repository")
         if not self.server_storage.is_absolute():
             raise SystemExit(f"fedmodal: server_storage: {self.server_storage} must be an absolute folder")
         for site in project.get_clients():
@@ -150,9 +148,7 @@ def _checked_wheels(folder: Path) -> Sequence[Path]:
     wheels = sorted(folder.glob("*.whl"))
     ours = [wheel for wheel in wheels if wheel.name.startswith(f"fedmodal-{__version__}-")]
     if len(ours) != 1:
-        raise SystemExit(
-            f"fedmodal: {folder}: no wheel of fedmodal {__version__}; `make wheel` makes it"
-        )
+        raise SystemExit(f"fedmodal: {folder}: no wheel of fedmodal {__version__}; `make wheel` makes it")
     return wheels
 
 

@@ -18,6 +18,7 @@ from nvflare.app_common.app_constant import AppConstants, ValidateType
 import fedmodal.flare.lean_monai  # noqa: F401 - before anything else that imports MONAI
 from fedmodal.data.dataset import Split
 from fedmodal.errors import UserError
+from fedmodal.flare.console import in_simulator
 from fedmodal.flare.fedprox import ProximalLoss
 from fedmodal.flare.payload import NORM_SET, REASON, SITE_REPORT, check_weights
 from fedmodal.flare.site import open_site, threads_for_this_process
@@ -32,6 +33,9 @@ from fedmodal.training.trainer import LossOf
 
 SERVER_MODEL = "SRV_"
 """How FLARE begins the names of the server's models in a cross-site evaluation."""
+
+PRIVATE_REASON = "could not use its data or disk; its own log.txt says why"
+"""What the server learns of a problem whose text may hold paths, and so the names of patients."""
 
 CURVE_EVERY = 10
 """Steps between two points of the loss curve."""
@@ -191,12 +195,14 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
         )
 
     def _refuse(self, error: Exception, fl_ctx: FLContext) -> Shareable:
-        """An answer that carries its reason to the server."""
+        """An answer that carries its reason to the server, but for what may name the site's files."""
         reason = str(error) if str(error).startswith(self.site) else f"{self.site}: {error}"
         if self.problem is None:
             self.log_error(fl_ctx, reason, fire_event=False)
         reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-        reply.set_header(REASON, reason)
+        names_files = self.problem is not None or isinstance(error, OSError)
+        private = names_files and not in_simulator(fl_ctx)
+        reply.set_header(REASON, f"{self.site}: {PRIVATE_REASON}" if private else reason)
         return reply
 
     def _curve(self, step: int, loss: float) -> None:
