@@ -2,9 +2,10 @@
 VENV ?= .venv
 RUN ?= runs/demo
 KITS ?= provisioning/kits
+POC ?= runs/poc
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check format bench wheel wheels kits clean
+.PHONY: demo test test-all check format bench poc wheel wheels kits clean
 
 demo: $(VENV)/ready  ## federated abdomen_gin on phantoms, both sites at once, then the table
 	$(BIN)/fedmodal simulate jobs/abdomen_gin -w $(RUN) -n 2 -t 2
@@ -27,6 +28,9 @@ format: $(VENV)/ready-dev
 
 bench: $(VENV)/ready  ## CT to MRI on the real sample images, with and without GIN
 	$(BIN)/python benchmarks/cross_modality.py
+
+poc: $(VENV)/ready  ## every site of provisioning/project.yml on this machine, over TLS, from start to report
+	$(BIN)/python poc/poc.py run --folder $(POC)
 
 wheel: $(VENV)/ready  ## the package as it goes into startup kits
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir provisioning/wheels .
