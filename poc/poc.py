@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,15 +23,18 @@ import typer
 import yaml
 
 from fedmodal.data.dataset import DATASET_FILE
-from fedmodal.data.site import SITE_FILE
+from fedmodal.data.site import DATA_VARIABLE, SITE_FILE
 from fedmodal.data.store import CACHE_VARIABLE, default_cache
 from fedmodal.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "provisioning" / "project.yml"
 SERVER = "localhost"
+CONNECTED = "Successfully registered client"
 OUR_LINES = " - RunSummary - "
 POLL = 2.0  # seconds
+ANSWER_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0  # seconds; a kit looks every five whether it shall stop
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -85,20 +89,24 @@ class Poc:
         Raises:
             UserError: none was.
         """
+        self.read_project()
         path = self.folder / "job.txt"
         if not path.is_file():
             raise UserError(f"{self.folder}: no job was submitted here; first `poc.py submit`")
         return path.read_text(encoding="utf-8").strip()
 
     def environment(self) -> dict[str, str]:
-        """FLARE keeps its place in the user's home, so that each POC has one of its own."""
+        """FLARE keeps its place in the user's home, so that each POC has one of its own.
+
+        Each site's `local/fedmodal.json` says where its data are, and nothing else.
+        """
         own = {
             "HOME": str(self.folder / "home"),
             "NVFLARE_POC_WORKSPACE": str(self.folder / "workspace"),
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
             CACHE_VARIABLE: str(default_cache()),
         }
-        return os.environ | own
+        return {name: value for name, value in os.environ.items() if name != DATA_VARIABLE} | own
 
     def nvflare(self, *command: str | Path, own_session: bool = False) -> None:
         """Run `nvflare ...`; what it prints goes on to the terminal.
@@ -121,7 +129,19 @@ class Poc:
         """
         kit = ["--startup-kit", str(self.kit_of("lead"))]
         words = ["nvflare", *map(str, command), *kit, "--format", "json"]
-        done = subprocess.run(words, env=self.environment(), capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                words,
+                env=self.environment(),
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"the server does not answer; is it running? `poc.py start`, or see {self.kits}"
+            ) from None
         answer = json.loads(done.stdout or "{}")
         if answer.get("status") != "ok":
             message = answer.get("message") or done.stderr.strip() or "no answer"
@@ -176,7 +196,28 @@ def start(folder: Folder = DEFAULT) -> None:
     """Start the server and the sites, and wait until they are connected."""
     poc = Poc(folder.resolve())
     poc.read_project()
-    poc.nvflare("poc", "start", "--timeout", "90", own_session=True)  # Ctrl-C here is not for them
+    # Ctrl-C here is not for them; FLARE's own waiting can hang if it asks before the server listens.
+    poc.nvflare("poc", "start", "--no-wait", own_session=True)
+    logs = {site: poc.kits / site / "log.txt" for site in poc.names("client")}
+    _wait(lambda: [site for site, log in logs.items() if not _connected(log)], START_TIMEOUT, "not connected")
+    print(f"connected: {', '.join(logs)}")
+
+
+def _connected(log: Path) -> bool:
+    return log.is_file() and CONNECTED in log.read_text(encoding="utf-8", errors="replace")
+
+
+def _wait(missing: Callable[[], list[str]], seconds: float, problem: str) -> None:
+    """Wait until nothing is missing.
+
+    Raises:
+        UserError: something still is after that time; the message names it.
+    """
+    end = time.monotonic() + seconds
+    while left := missing():
+        if time.monotonic() > end:
+            raise UserError(f"{problem} after {seconds:.0f} s: {', '.join(left)}; see log.txt in their kits")
+        time.sleep(0.5)
 
 
 @app.command()
@@ -243,12 +284,10 @@ def stop(folder: Folder = DEFAULT) -> None:
     poc = Poc(folder.resolve())
     poc.read_project()
     poc.nvflare("poc", "stop")
-    running = [poc.kits / name / "daemon_pid.fl" for kind in ("server", "client") for name in poc.names(kind)]
-    end = time.monotonic() + STOP_TIMEOUT
-    while left := [path for path in running if path.exists()]:
-        if time.monotonic() > end:
-            raise UserError(f"still running: {', '.join(path.parent.name for path in left)}; see {poc.kits}")
-        time.sleep(0.5)
+    daemons = {
+        name: poc.kits / name / "daemon_pid.fl" for kind in ("server", "client") for name in poc.names(kind)
+    }
+    _wait(lambda: [name for name, pid in daemons.items() if pid.exists()], STOP_TIMEOUT, "still running")
 
 
 @app.command()

@@ -29,7 +29,11 @@ RIGHTS: Mapping[str, tuple[str, str, str, str]] = {
     "clone_job": ("any", "none", "n:submitter", "none"),
     "manage_job": ("any", "o:submitter", "n:submitter", "none"),
     "download_job": ("any", "o:submitter", "n:submitter", "none"),
+    "download_job_components": ("any", "o:submitter", "n:submitter", "none"),
+    "list_job": ("any", "o:submitter", "n:submitter", "none"),
+    "get_job_log": ("any", "o:submitter", "n:submitter", "none"),
     "view": ("any", "any", "any", "any"),
+    "report_version": ("any", "any", "any", "any"),
     "operate": ("any", "o:site", "none", "none"),
     "shell_commands": ("none", "o:site", "none", "none"),
     "byoc": ("none", "none", "none", "none"),
@@ -38,7 +42,8 @@ RIGHTS: Mapping[str, tuple[str, str, str, str]] = {
 """A right of FLARE's to who has it, in the order of `ROLES`.
 
 Nobody may bring code. The shell commands (`cat`, `ls`, ...) read a site's workspace, so that they are
-for the site's own organisation only.
+for the site's own organisation only. A right that is not named here nobody has: FLARE's `any` for a
+whole role would take in `byoc`.
 """
 
 
