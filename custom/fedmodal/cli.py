@@ -178,6 +178,24 @@ def study(
 
 
 @app.command()
+def preflight(
+    kit: Annotated[Path, typer.Argument(help="unpacked startup kit")] = Path(), as_json: AsJson = False
+) -> None:
+    """Check a startup kit, its machine and its data before it is started; exit code 1 on a FAIL."""
+    from fedmodal.flare.preflight import as_json as written
+    from fedmodal.flare.preflight import preflight, ready, show
+
+    findings = []
+    for finding in preflight(kit):
+        findings.append(finding)
+        if not as_json:
+            show(finding, console)
+    if as_json:
+        print(written(findings))
+    raise typer.Exit(0 if ready(findings) else 1)
+
+
+@app.command()
 def jobs(
     write: Annotated[bool, typer.Option("--write", help="write the files instead of checking them")] = False,
     root: Annotated[Path, typer.Option(help="the repository")] = Path(),

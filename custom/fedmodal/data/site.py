@@ -83,13 +83,10 @@ def find_dataset(
     Raises:
         UserError: nothing is set, the folder holds no data set, or it is for another task.
     """
-    folder = _configured_folder(site, site_file)
+    folder = configured_folder(site, site_file)
     if folder is None:
         if not (simulator or site_file.phantoms):
-            raise UserError(
-                f"site '{site}' has no data: set {DATA_VARIABLE} or \"data\" in local/{SITE_FILE} "
-                f"to the folder that holds {DATASET_FILE}"
-            )
+            raise UserError(no_data(site))
         return phantoms_for(site, task, cache, progress)
     dataset = read_dataset(folder)
     if dataset.task != task.name:
@@ -100,7 +97,20 @@ def find_dataset(
     return dataset
 
 
-def _configured_folder(site: str, site_file: SiteFile) -> Path | None:
+def no_data(site: str) -> str:
+    """What to tell a site that names no data."""
+    return (
+        f"site '{site}' has no data: set {DATA_VARIABLE} or \"data\" in local/{SITE_FILE} "
+        f"to the folder that holds {DATASET_FILE}"
+    )
+
+
+def configured_folder(site: str, site_file: SiteFile) -> Path | None:
+    """The folder that the environment or the site file names, or None.
+
+    Raises:
+        UserError: the environment names one without a data set in it.
+    """
     variable = os.environ.get(DATA_VARIABLE)
     if not variable:
         return site_file.data
