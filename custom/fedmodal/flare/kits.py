@@ -130,9 +130,17 @@ class KitBuilder(Builder):  # type: ignore[misc]
     def _packages(self, folder: Path) -> None:
         folder.mkdir()
         for wheel in self.packages:
-            shutil.copy2(wheel, folder)
+            _link_or_copy(wheel, folder / wheel.name)
         text = site_requirements(self.requirements.read_text(encoding="utf-8"))
         (folder / REQUIREMENTS).write_text(text, encoding="utf-8")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """With all requirements the wheels take hundreds of megabytes, in every kit again."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def site_requirements(requirements: str) -> str:
