@@ -155,6 +155,24 @@ def report(
 
 
 @app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="model file, or the folder of a training or federated run")],
+    image: Annotated[Path, typer.Argument(help="NIfTI file, DICOM folder, or a folder of either")],
+    out: Annotated[Path, typer.Argument(help="NIfTI file for one image, else a folder")],
+    modality: Annotated[str, typer.Option(help="CT or MRI; by default the header or the values tell")] = "",
+    largest: Annotated[bool, typer.Option("--largest", help="keep each organ's largest component")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="a picture beside each label map")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="stats.csv: volume, mean intensity")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment images on their own grid; exit code 1 if one of them could not be read."""
+    from fedmodal.inference.run import Request, run
+
+    given = modality_of(modality) if modality else None
+    raise typer.Exit(run(Request(model, image, out, given, largest, preview, stats, as_json), console))
+
+
+@app.command()
 def study(
     preset: Annotated[str, typer.Argument(help="smoke, phantom, real or paper")],
     out: Annotated[Path, typer.Option(help="folder of the study; a stopped study goes on from it")],

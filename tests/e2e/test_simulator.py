@@ -191,3 +191,11 @@ def test_site_with_the_wrong_modality_stops_with_the_reason(
     lines = [line for line in result.stdout.splitlines() if "site-2" in line and "CT" in line]
     assert lines, result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_the_runs_best_model_predicts(resident: Path, run: Run, phantom_sites: Path, tmp_path: Path) -> None:
+    image = next((phantom_sites / "site-2").rglob("imagesTr/*.nii.gz"))
+    done = run("fedmodal", "predict", resident, image, tmp_path / "organs.nii.gz")
+    assert done.returncode == 0, done.stdout
+    assert "organs.nii.gz: MRI" in done.stdout
+    assert (tmp_path / "organs.nii.gz").is_file()

@@ -6,6 +6,7 @@ to the back and to the head (LPS); the affine here, as in NIfTI, to the right, t
 
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from fedmodal.data.nifti import Array
 from fedmodal.errors import UserError
+from fedmodal.tasks import Modality
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPANIONS = frozenset({".txt", ".xml", ".json", ".csv", ".md", ".html", ".pdf", ".jpg", ".png"})
@@ -72,9 +74,24 @@ def read_series(folder: Path) -> nib.Nifti1Image:
     """
     files = series_files(folder)
     slices = _headers(files)
-    if len({each.series for each in slices}) > 1:
-        raise UserError(f"{folder}: holds more than one DICOM series; put each into a folder of its own")
+    counts = Counter(each.series for each in slices)
+    if len(counts) > 1:
+        sizes = ", ".join(str(number) for number in counts.values())
+        raise UserError(
+            f"{folder}: holds {len(counts)} DICOM series (of {sizes} files); "
+            "put each into a folder of its own"
+        )
     return _stacked(slices).image
+
+
+def series_modality(folder: Path) -> Modality | None:
+    """What the header of a series declares: CT or MRI, or None if it names neither.
+
+    Raises:
+        UserError: no such folder, nothing in it, or its first file is unreadable.
+    """
+    header = _dataset(series_files(folder)[0], pixels=False)
+    return {"CT": Modality.CT, "MR": Modality.MRI}.get(str(header.get("Modality", "")).upper())
 
 
 def series_files(folder: Path) -> tuple[Path, ...]:
