@@ -1,4 +1,4 @@
-"""A picture of what GIN does: one slice of each volume, as the network sees it, and under five draws.
+"""A picture of what GIN and IPA do: one slice of each volume, as the network sees it, and under draws.
 
 Each picture's grey scale runs from the 1st to the 99th percentile of the body.
 
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from fedmodal.augment.gin import GIN
+from fedmodal.augment.ipa import IPA
 from fedmodal.data.nifti import read_nifti
 from fedmodal.data.preprocess import preprocess
+from fedmodal.networks import standardize
 from fedmodal.tasks import Modality, get_task
 
-DRAWS = 5
+ARMS = {"GIN": GIN, "IPA": IPA}
+DRAWS = 3  # of each
 
 
 def slice_of(path: Path, modality: Modality, task: str, height: float) -> Tensor:
@@ -28,13 +31,15 @@ def slice_of(path: Path, modality: Modality, task: str, height: float) -> Tensor
 
 
 def draw_picture(slices: list[tuple[str, Tensor]], seed: int, out: Path) -> None:
+    columns = 1 + DRAWS * len(ARMS)
     figure, axes = plt.subplots(
-        len(slices), DRAWS + 1, figsize=(1.4 * (DRAWS + 1), 1.5 * len(slices)), squeeze=False
+        len(slices), columns, figsize=(1.4 * columns, 1.5 * len(slices)), squeeze=False
     )
     for row, (name, image) in zip(axes, slices, strict=True):
         generator = torch.Generator().manual_seed(seed)
-        changed = GIN()(image.repeat(DRAWS, 1, 1, 1), generator)[:, 0]
-        titles = [name, *[f"GIN {number}" for number in range(1, DRAWS + 1)]]
+        copies = standardize(image.repeat(DRAWS, 1, 1, 1))
+        changed = [picture for make in ARMS.values() for picture in make()(copies, generator)[:, 0]]
+        titles = [name, *[f"{arm} {number}" for arm in ARMS for number in range(1, DRAWS + 1)]]
         for axis, title, picture in zip(row, titles, [image, *changed], strict=True):
             low, high = np.percentile(picture[image > 0.05], [1, 99])
             axis.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
