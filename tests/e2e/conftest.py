@@ -39,29 +39,38 @@ def small_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def environment(phantom_sites: Path, cache: Path, tmp_path: Path) -> dict[str, str]:
-    """A person's environment with a home of its own, the small phantoms as data, and one thread."""
-    (tmp_path / "home").mkdir()
-    own = {"HOME": str(tmp_path / "home"), "FEDMODAL_DATA": str(phantom_sites), "FEDMODAL_CACHE": str(cache)}
+def person(home: Path, data: Path, cache: Path) -> dict[str, str]:
+    """A person's environment with a home of its own, data sets as given, and one thread."""
+    home.mkdir(exist_ok=True)
+    own = {"HOME": str(home), "FEDMODAL_DATA": str(data), "FEDMODAL_CACHE": str(cache)}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     return os.environ | own | {"FEDMODAL_THREADS": "1", "PATH": path}
+
+
+def call(*command: str | Path, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command; output and exit code."""
+    return subprocess.run(  # noqa: S603 - our own commands
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+@pytest.fixture
+def environment(phantom_sites: Path, cache: Path, tmp_path: Path) -> dict[str, str]:
+    return person(tmp_path / "home", phantom_sites, cache)
 
 
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path) -> Run:
     """`run(*command, **environment)`: run a command in an empty folder; output and exit code."""
 
-    def call(*command: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - our own commands
-            [str(part) for part in command],
-            cwd=cwd,
-            env=environment | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=400,
-            check=False,
-        )
+    def run_here(*command: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
+        return call(*command, cwd=cwd, environment=environment | more)
 
-    return call
+    return run_here

@@ -1,6 +1,8 @@
 """Every job of the repository in FLARE's own simulator, two rounds on small phantoms."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
 from fedmodal.tasks import HEART
 from fedmodal.training.config import settings_of
 from tests.conftest import write_sites
-from tests.e2e.conftest import NETWORK, Run
+from tests.e2e.conftest import NETWORK, Run, call, person
 
 Small = Callable[..., Path]
+RunSmall = Callable[[str], Path]
+NORMLOCAL_JOB = "abdomen_normlocal"
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +29,41 @@ def heart_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sites(tmp_path_factory.mktemp("hearts"), HEART, train=1)
 
 
-@pytest.fixture
-def run_small(run: Run, small_job: Small, heart_sites: Path, phantom_sites: Path, tmp_path: Path) -> Small:
-    """`run_small(name, rounds)`: run one of our jobs, small, and return its run folder at the server."""
+@pytest.fixture(scope="session")
+def run_small(
+    request: pytest.FixtureRequest,
+    small_job: Small,
+    heart_sites: Path,
+    phantom_sites: Path,
+    cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Path]]:
+    """`run_small(name)`: the run folder at the server of one of our jobs, small, after two rounds.
 
-    def call(name: str, rounds: int = 2) -> Path:
+    The jobs that the chosen tests need run two at a time, as a simulator mostly waits.
+    """
+
+    def simulate(name: str) -> subprocess.CompletedProcess[str]:
         sites = heart_sites if name.startswith("heart") else phantom_sites
-        job = small_job(rounds, name)
-        result = run("fedmodal", "simulate", job, "-w", "ws", "-t", "2", FEDMODAL_DATA=str(sites))
-        assert result.returncode == 0, result.stdout
-        return tmp_path / "ws/server/simulate_job"
+        environment = person(folders[name] / "home", sites, cache)
+        job = ("fedmodal", "simulate", small_job(2, name), "-w", "ws", "-t", "2")
+        return call(*job, cwd=folders[name], environment=environment)
 
-    return call
+    wanted = {item.callspec.params["name"] for item in request.session.items if _names_a_job(item)}
+    folders = {name: tmp_path_factory.mktemp(name) for name in sorted(wanted | {NORMLOCAL_JOB})}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        running = {name: pool.submit(simulate, name) for name in folders}
+
+        def folder_of(name: str) -> Path:
+            result = running[name].result()
+            assert result.returncode == 0, result.stdout
+            return folders[name] / "ws/server/simulate_job"
+
+        yield folder_of
+
+
+def _names_a_job(item: pytest.Item) -> bool:
+    return item.name.startswith("test_job_trains") and hasattr(item, "callspec")
 
 
 def global_weights(folder: Path, name: str = "FL_global_model.pt") -> dict[str, torch.Tensor]:
@@ -51,8 +78,8 @@ def start_weights(name: str) -> dict[str, torch.Tensor]:
     ).state_dict()
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if name not in ("abdomen_gin", "abdomen_normlocal")])
-def test_job_trains_and_is_evaluated(name: str, run_small: Small) -> None:
+@pytest.mark.parametrize("name", [name for name in JOBS if name not in ("abdomen_gin", NORMLOCAL_JOB)])
+def test_job_trains_and_is_evaluated(name: str, run_small: RunSmall) -> None:
     folder = run_small(name)
     record = read_record(find_record(folder))
     assert (record.job, record.arm, len(record.rounds)) == (name, JOBS[name].training.arm, 2)
@@ -63,10 +90,10 @@ def test_job_trains_and_is_evaluated(name: str, run_small: Small) -> None:
     assert any(not torch.equal(end[weight], start[weight]) for weight in start)
 
 
-def test_norm_layers_stay_at_the_sites(run_small: Small) -> None:
+def test_norm_layers_stay_at_the_sites(run_small: RunSmall) -> None:
     """The server's stay as they began; each site's own is its own, and saved with the result."""
-    folder = run_small("abdomen_normlocal")
-    start, end, sets = start_weights("abdomen_normlocal"), global_weights(folder), read_norm_sets(folder)
+    folder = run_small(NORMLOCAL_JOB)
+    start, end, sets = start_weights(NORMLOCAL_JOB), global_weights(folder), read_norm_sets(folder)
     local = NormLocal().local_names(
         SegmentationNetwork("abdomen", 0, NETWORK | settings_of("normlocal")["network"])  # type: ignore[operator]
     )
@@ -83,11 +110,11 @@ def test_norm_layers_stay_at_the_sites(run_small: Small) -> None:
 
 @pytest.mark.slow
 def test_norm_layers_survive_the_end_of_their_process(
-    run: Run, run_small: Small, small_job: Small, tmp_path: Path
+    run: Run, run_small: RunSmall, small_job: Small, tmp_path: Path
 ) -> None:
     """With one thread FLARE starts a client's process anew for every task."""
-    resident = run_small("abdomen_normlocal")
-    result = run("fedmodal", "simulate", small_job(2, "abdomen_normlocal"), "-w", "ws1", "-t", "1")
+    resident = run_small(NORMLOCAL_JOB)
+    result = run("fedmodal", "simulate", small_job(2, NORMLOCAL_JOB), "-w", "ws1", "-t", "1")
     assert result.returncode == 0, result.stdout
     restarted = tmp_path / "ws1/server/simulate_job"
     for site, one in read_norm_sets(resident).items():
@@ -98,7 +125,7 @@ def test_norm_layers_survive_the_end_of_their_process(
 
 
 def test_a_site_without_batch_norm_says_so(run: Run, small_job: Small) -> None:
-    job = small_job(1, "abdomen_normlocal")
+    job = small_job(1, NORMLOCAL_JOB)
     path = job / "app/config/config_fed_client.json"
     path.write_text(path.read_text().replace('"norm": "batch"', '"norm": "instance"'))
     result = run("fedmodal", "simulate", job, "-w", "ws", "-t", "2")
