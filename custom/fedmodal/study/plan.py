@@ -101,8 +101,8 @@ class Preset:
         regimes: task to its regimes.
         seeds: each gives one training a task, regime and arm.
         rounds: rounds of federated averaging; the other regimes train as long.
-        steps: optimizer steps a round, over all sites together, the same in every regime with even
-            sites; None is one pass over each site's slices.
+        steps: optimizer steps a round at each site, and of a training without a federation: averaging
+            does not shorten the way that each site has to go. None is one pass over each site's slices.
         training: settings that differ from the defaults, the same for every arm.
         phantoms: synthetic patients a split of each data set; None if the user gives the data.
         pairs: whether the data that the user gives are the two sample pairs, not data sets.
@@ -288,6 +288,4 @@ def _network(settings: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _steps_a_site(preset: Preset, regime: Regime) -> int | None:
-    if preset.steps is None or regime.uneven:
-        return None
-    return preset.steps // len(regime.parts) if regime.federated else preset.steps
+    return None if regime.uneven else preset.steps
