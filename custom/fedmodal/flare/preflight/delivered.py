@@ -19,6 +19,10 @@ from fedmodal.flare.preflight.finding import Finding, Kit, failed, passed, warne
 DECIDING = frozenset({"fedmodal", "monai", "nvflare", "torch"})
 """Packages whose versions must be those of the kit: they decide what is computed and what is spoken."""
 
+ADDED = frozenset({"start_docker.sh", "start_slurm.sh", "parent.slurm"})
+REMOVED = frozenset({"start.sh", "stop_fl.sh", "sub_start.sh"})
+"""Scripts that `nvflare deploy prepare` adds and takes away; none that it keeps is changed."""
+
 FEW_DAYS = 30
 SIGNATURES = "signature.json"
 
@@ -65,14 +69,27 @@ def signatures(kit: Kit) -> Iterator[Finding]:
         if not (folder / SIGNATURES).is_file():
             yield failed(check, f"no {SIGNATURES}", "unpack the kit again, as it was handed over")
         elif altered := _altered(folder, key):
-            names = ", ".join(altered)
-            yield failed(check, f"altered or not signed: {names}", "unpack the kit again; ask who changed it")
+            yield _other_files(check, folder, altered)
         else:
             yield passed(check, "every file is as delivered")
 
 
+def _other_files(check: str, folder: Path, altered: list[str]) -> Finding:
+    names = ", ".join(altered)
+    prepared = [name for name in altered if name in (ADDED if (folder / name).exists() else REMOVED)]
+    if prepared == altered:
+        remedy = "make sure that it was you who prepared it"
+        return warned(check, f"changed as `nvflare deploy prepare` does: {names}", remedy)
+    return failed(check, f"altered or not signed: {names}", "unpack the kit again; ask who changed it")
+
+
+def _signed(folder: Path) -> dict[str, str]:
+    content: dict[str, str] = json.loads((folder / SIGNATURES).read_text(encoding="utf-8"))
+    return content
+
+
 def _altered(folder: Path, key: object) -> list[str]:
-    signed: dict[str, str] = json.loads((folder / SIGNATURES).read_text(encoding="utf-8"))
+    signed = _signed(folder)
     names = {path.name for path in folder.iterdir() if path.is_file()} - {SIGNATURES}
     return sorted(name for name in names | set(signed) if not _intact(folder / name, signed.get(name), key))
 

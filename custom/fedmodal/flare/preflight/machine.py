@@ -127,7 +127,9 @@ def gpu(kit: Kit) -> Iterator[Finding]:
     import torch
 
     parts = kit.local_json("resources.json")["components"]
-    (manager,) = (part["args"] for part in parts if part["id"] == "resource_manager")
+    (manager,) = (part.get("args", {}) for part in parts if part["id"] == "resource_manager")
+    if "num_of_gpus" not in manager:
+        return  # a kit made ready for containers or a cluster, which hands out the GPUs
     wanted, gib = int(manager["num_of_gpus"]), float(manager["mem_per_gpu_in_GiB"])
     sizes = [
         torch.cuda.get_device_properties(index).total_memory / GIB
