@@ -26,7 +26,7 @@ format: $(VENV)/ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/ready  ## CT to MRI on the real sample images, with and without GIN
+bench: $(VENV)/ready  ## CT to MRI on the real sample images, without and with GIN and IPA
 	$(BIN)/python benchmarks/cross_modality.py
 
 poc: $(VENV)/ready  ## every site of provisioning/project.yml on this machine, over TLS, from start to report

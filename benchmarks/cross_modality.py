@@ -1,4 +1,4 @@
-"""The effect itself on real images: train on the one CT, test on the one MRI, with and without GIN.
+"""The effect itself on real images: train on the one CT, test on the one MRI, arm by arm.
 
     python benchmarks/cross_modality.py                # CT -> MRI
     python benchmarks/cross_modality.py --reverse      # MRI -> CT
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REALDATA / "abdomen", help="folder of the image pairs")
     parser.add_argument("--steps", type=int, default=REAL.steps, help="a round")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--arms", nargs="+", default=["none", "gin"])
+    parser.add_argument("--arms", nargs="+", default=["none", "gin", "ipa"])
     parser.add_argument("--reverse", action="store_true", help="train on the MRI, test on the CT")
     given = parser.parse_args()
     console = Console()

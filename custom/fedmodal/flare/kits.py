@@ -122,7 +122,7 @@ class KitBuilder(Builder):  # type: ignore[misc]
         sample = {
             "// data": f"the folder that holds dataset.json, with {modality} images",
             "data": f"/data/fedmodal/{modality.lower()}",
-            "// cache": "a fast disk with room for prepared slices, about a tenth of the images",
+            "// cache": "a fast disk with room for the prepared slices",
             "cache": "/var/cache/fedmodal",
         }
         _write_json(folder / "local" / f"{SITE_FILE}.sample", sample)
