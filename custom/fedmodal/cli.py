@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -200,17 +200,19 @@ def preflight(
     kit: Annotated[Path, typer.Argument(help="unpacked startup kit")] = Path(), as_json: AsJson = False
 ) -> None:
     """Check a startup kit, its machine and its data before it is started; exit code 1 on a FAIL."""
-    from fedmodal.flare.preflight import as_json as written
-    from fedmodal.flare.preflight import preflight, ready, show
+    from fedmodal.flare import preflight as checks
 
     findings = []
-    for finding in preflight(kit):
-        findings.append(finding)
-        if not as_json:
-            show(finding, console)
+    with console.status("checking; data and a training step take longest") if not as_json else nullcontext():
+        for finding in checks.preflight(kit):
+            findings.append(finding)
+            if not as_json:
+                checks.show(finding, console)
     if as_json:
-        print(written(findings))
-    raise typer.Exit(0 if ready(findings) else 1)
+        print(checks.as_json(findings))
+    else:
+        checks.show_overall(findings, console)
+    raise typer.Exit(1 if checks.overall(findings) == "FAIL" else 0)
 
 
 @app.command()

@@ -1,23 +1,21 @@
-"""Checks of what a kit holds: versions, signatures, certificate, key, policies."""
+"""Checks of what a kit holds: signatures, certificate, key, policies."""
 
 import json
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from nvflare.lighter.utils import verify_content
+from nvflare.lighter.utils import load_crt, verify_content, verify_folder_signature
 
-from fedmodal.flare.kits import PACKAGES, REQUIREMENTS
+from fedmodal.flare.kits import PACKAGES
 from fedmodal.flare.policy import class_allow_list
 from fedmodal.flare.preflight.finding import Finding, Kit, failed, passed, warned
-
-DECIDING = frozenset({"fedmodal", "monai", "nvflare", "torch"})
-"""Packages whose versions must be those of the kit: they decide what is computed and what is spoken."""
 
 ADDED = frozenset({"start_docker.sh", "start_slurm.sh", "parent.slurm"})
 REMOVED = frozenset({"start.sh", "stop_fl.sh", "sub_start.sh"})
@@ -25,73 +23,40 @@ REMOVED = frozenset({"start.sh", "stop_fl.sh", "sub_start.sh"})
 
 FEW_DAYS = 30
 SIGNATURES = "signature.json"
-
-
-def versions(kit: Kit) -> Iterator[Finding]:
-    """Installed packages against the kit's pins."""
-    pins = kit.folder / PACKAGES / REQUIREMENTS
-    if not pins.is_file():
-        yield warned("packages", f"no {PACKAGES}/{REQUIREMENTS} in the kit", "install what the server has")
-        return
-    lines = [line for line in pins.read_text(encoding="utf-8").splitlines() if "==" in line]
-    wanted = dict(line.strip().split("==") for line in lines)
-    found = {name: _installed(name) for name in wanted}
-    other = [name for name in wanted if found[name] != wanted[name]]
-    remedy = f"pip install --find-links {PACKAGES} -r {PACKAGES}/{REQUIREMENTS}"
-    if deciding := [name for name in other if name in DECIDING]:
-        yield failed("packages", _differences(deciding, found, wanted), remedy)
-    elif other:
-        yield warned("packages", _differences(other, found, wanted), remedy)
-    else:
-        yield passed("packages", f"{len(wanted)} packages as in the kit, fedmodal {wanted['fedmodal']}")
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name).partition("+")[0]  # a build of torch for one kind of machine
-    except PackageNotFoundError:
-        return None
-
-
-def _differences(names: list[str], found: dict[str, str | None], wanted: dict[str, str]) -> str:
-    shown = [f"{name} {found[name] or 'is missing'} (kit {wanted[name]})" for name in names[:4]]
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(shown) + more
+ENFORCE = "enforce"
 
 
 def signatures(kit: Kit) -> Iterator[Finding]:
-    """Whether what was delivered is what the project's authority signed."""
-    key = x509.load_pem_x509_certificate(kit.authority.read_bytes()).public_key()
+    """Whether what was delivered is what the project's authority signed; `local` is the participant's own."""
     for folder in (kit.startup, kit.folder / PACKAGES):
         if not folder.is_dir():
             continue
         check = f"{folder.name} signed"
-        if not (folder / SIGNATURES).is_file():
-            yield failed(check, f"no {SIGNATURES}", "unpack the kit again, as it was handed over")
-        elif altered := _altered(folder, key):
-            yield _other_files(check, folder, altered)
-        else:
+        if verify_folder_signature(str(folder), str(kit.authority), True, SIGNATURES):
             yield passed(check, "every file is as delivered")
+        elif not (folder / SIGNATURES).is_file():
+            yield failed(check, f"no {SIGNATURES}", "unpack the kit again, as it was handed over")
+        else:
+            yield _other_files(check, kit, folder)
 
 
-def _other_files(check: str, folder: Path, altered: list[str]) -> Finding:
-    names = ", ".join(altered)
-    prepared = [name for name in altered if name in (ADDED if (folder / name).exists() else REMOVED)]
-    if prepared == altered:
-        remedy = "make sure that it was you who prepared it"
-        return warned(check, f"changed as `nvflare deploy prepare` does: {names}", remedy)
-    return failed(check, f"altered or not signed: {names}", "unpack the kit again; ask who changed it")
+def _other_files(check: str, kit: Kit, folder: Path) -> Finding:
+    """Which files of a folder are not as signed; all of them if the authority's certificate is another."""
+    signed: dict[str, str] = json.loads((folder / SIGNATURES).read_text(encoding="utf-8"))
+    names = {path.name for path in folder.iterdir()} - {SIGNATURES} | set(signed)
+    altered = _altered(kit, folder, names, signed)
+    if altered and all(name in (ADDED if (folder / name).exists() else REMOVED) for name in altered):
+        message = f"changed as `nvflare deploy prepare` does: {', '.join(altered)}"
+        return warned(check, message, "make sure that it was you who prepared it")
+    message = f"altered, added or missing: {', '.join(altered)}" if altered else f"{SIGNATURES} does not fit"
+    if len(altered) == len(names):
+        message = f"{kit.authority.name} is not the authority that signed this folder"
+    return failed(check, message, "unpack the kit again; ask who changed it")
 
 
-def _signed(folder: Path) -> dict[str, str]:
-    content: dict[str, str] = json.loads((folder / SIGNATURES).read_text(encoding="utf-8"))
-    return content
-
-
-def _altered(folder: Path, key: object) -> list[str]:
-    signed = _signed(folder)
-    names = {path.name for path in folder.iterdir() if path.is_file()} - {SIGNATURES}
-    return sorted(name for name in names | set(signed) if not _intact(folder / name, signed.get(name), key))
+def _altered(kit: Kit, folder: Path, names: set[str], signed: dict[str, str]) -> list[str]:
+    key = load_crt(str(kit.authority)).public_key()
+    return sorted(name for name in names if not _intact(folder / name, signed.get(name), key))
 
 
 def _intact(path: Path, signature: str | None, key: object) -> bool:
@@ -99,7 +64,7 @@ def _intact(path: Path, signature: str | None, key: object) -> bool:
         return False
     try:
         verify_content(path.read_bytes(), signature, key)
-    except InvalidSignature:
+    except (InvalidSignature, ValueError):  # ValueError: what stands there is no signature
         return False
     return True
 
@@ -118,9 +83,8 @@ def certificate(kit: Kit) -> Iterator[Finding]:
     if _public(own.public_key()) != _public(load_pem_private_key(key_path.read_bytes(), None).public_key()):
         yield failed("certificate", f"{path.name} does not belong to {key_path.name}", again)
         return
-    end = min(own.not_valid_after_utc, authority.not_valid_after_utc)
-    start = max(own.not_valid_before_utc, authority.not_valid_before_utc)
-    yield _validity(start, end, again)
+    for check, one in (("certificate", own), ("authority", authority)):
+        yield _validity(check, one.not_valid_before_utc, one.not_valid_after_utc, again)
 
 
 def _public(key: object) -> bytes:
@@ -128,16 +92,16 @@ def _public(key: object) -> bytes:
     return encoded
 
 
-def _validity(start: datetime, end: datetime, remedy: str) -> Finding:
+def _validity(check: str, start: datetime, end: datetime, remedy: str) -> Finding:
     now = datetime.now(UTC)
     days = (end - now).days
     if now < start:
-        return failed("certificate", f"not valid before {start:%Y-%m-%d}", "set this machine's clock")
+        return failed(check, f"not valid before {start:%Y-%m-%d %H:%M} UTC", "set this machine's clock")
     if now > end:
-        return failed("certificate", f"ended on {end:%Y-%m-%d}", remedy)
+        return failed(check, f"ended on {end:%Y-%m-%d}", remedy)
     if days < FEW_DAYS:
-        return warned("certificate", f"ends in {days} days, on {end:%Y-%m-%d}", remedy)
-    return passed("certificate", f"valid for {days} more days, until {end:%Y-%m-%d}")
+        return warned(check, f"ends in {days} days, on {end:%Y-%m-%d}", remedy)
+    return passed(check, f"valid for {days} more days, until {end:%Y-%m-%d}")
 
 
 def private_key(kit: Kit) -> Iterator[Finding]:
@@ -145,7 +109,7 @@ def private_key(kit: Kit) -> Iterator[Finding]:
     path = kit.credentials[1]
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        yield failed("private key", f"others can read it (mode {mode:o})", f"chmod 600 {path}")
+        yield failed("private key", f"others can read it (mode {mode:o})", f"chmod 600 {quote(str(path))}")
     else:
         yield passed("private key", "only its owner can read it")
 
@@ -154,18 +118,32 @@ def policies(kit: Kit) -> Iterator[Finding]:
     """Whether the site builds our classes and no others, and lets nobody bring code."""
     if kit.role == "admin":
         return
-    listed, ours = set(kit.local_json("resources.json")["class_allow_list"]), set(class_allow_list())
-    restore = "take local/resources.json away, so that the delivered one counts"
-    if missing := sorted(ours - listed):
-        yield failed("allow list", f"lacks {', '.join(missing)}", restore)
-    elif more := sorted(listed - ours):
-        yield warned("allow list", f"is broader than delivered: {', '.join(more)}", restore)
-    else:
-        yield passed("allow list", f"{len(listed)} entries, as delivered")
-    permissions = kit.local_json("authorization.json")["permissions"]
-    free = [role for role, rights in permissions.items() if rights == "any" or rights.get("byoc") != "none"]
-    if free:
+    yield from _allow_list(kit.resources)
+    permissions = kit.local_json("authorization.json").get("permissions", {})
+    if free := [role for role, rights in permissions.items() if _may_bring_code(rights)]:
         remedy = 'set "byoc": "none" for each role in local/authorization.json'
         yield warned("authorization", f"{', '.join(free)} may run code of their own here", remedy)
     else:
         yield passed("authorization", "nobody may bring code")
+
+
+def _allow_list(resources: dict[str, Any]) -> Iterator[Finding]:
+    listed, ours = resources.get("class_allow_list"), set(class_allow_list())
+    restore = "take local/resources.json away, so that the delivered one counts"
+    if listed is None:
+        yield failed("allow list", "none here: FLARE's own counts, and our jobs do not start", restore)
+        return
+    if missing := sorted(ours - set(listed)):
+        yield failed("allow list", f"lacks {', '.join(missing)}", restore)
+    if more := sorted(set(listed) - ours):
+        yield warned("allow list", f"is broader than delivered: {', '.join(more)}", restore)
+    mode = str(resources.get("class_list_enforcement_mode", ENFORCE))
+    if mode.lower() != ENFORCE:
+        yield warned("allow list", f"not kept to: class_list_enforcement_mode is '{mode}'", restore)
+    elif not (missing or more):
+        yield passed("allow list", f"{len(listed)} entries, as delivered")
+
+
+def _may_bring_code(rights: str | dict[str, str]) -> bool:
+    """Whether a role may: by a word for all its rights, or by the right itself; not named is not granted."""
+    return (rights if isinstance(rights, str) else rights.get("byoc", "none")) != "none"

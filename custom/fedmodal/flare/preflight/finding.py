@@ -7,9 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from fedmodal.errors import UserError
 
 
@@ -19,6 +16,9 @@ class Status(StrEnum):
     PASS = "PASS"  # noqa: S105 - no password
     WARN = "WARN"
     FAIL = "FAIL"
+
+
+CONFIGS = {"fed_client.json": "site", "fed_server.json": "server", "fed_admin.json": "admin"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,6 @@ def warned(check: str, message: str, remedy: str) -> Finding:
 def failed(check: str, message: str, remedy: str) -> Finding:
     """A check that found what must be mended."""
     return Finding(check, Status.FAIL, message, remedy)
-
-
-CONFIGS = {"fed_client.json": "site", "fed_server.json": "server", "fed_admin.json": "admin"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,9 @@ class Kit:
     @property
     def name(self) -> str:
         """The participant's name, as its certificate has it; the folder may be called otherwise."""
+        from cryptography import x509
+        from cryptography.x509.oid import NameOID
+
         certificate = x509.load_pem_x509_certificate(self.credentials[0].read_bytes())
         return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
@@ -105,6 +105,26 @@ class Kit:
             return str(admin["host"]), int(admin["port"])
         host, _, port = self.config["servers"][0]["service"]["target"].rpartition(":")
         return host, int(port)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """`local/resources.json`: FLARE's parts at this participant, and what a job may build."""
+        return self.local_json("resources.json")
+
+    def part(self, name: str) -> dict[str, Any]:
+        """The arguments of one of FLARE's parts in `resources`; empty if there is no such part."""
+        parts = self.resources.get("components", [])
+        return next((part.get("args", {}) for part in parts if part.get("id") == name), {})
+
+    @property
+    def storage(self) -> dict[str, Path]:
+        """Where a server keeps what must outlive it: folders by what they hold."""
+        persistor = self.resources.get("snapshot_persistor", {}).get("args", {})
+        found = {
+            "snapshots": persistor.get("storage", {}).get("args", {}).get("root_dir"),
+            "jobs": self.part("job_manager").get("uri_root"),
+        }
+        return {name: Path(place) for name, place in found.items() if place}
 
     def local_json(self, name: str) -> dict[str, Any]:
         """A file of `local`, as the participant changed it, or else as delivered.
@@ -128,6 +148,8 @@ def open_kit(folder: Path) -> Kit:
         UserError: it holds none.
     """
     folder = folder.absolute()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the unpacked startup kit")
     for name, role in CONFIGS.items():
         path = folder / "startup" / name
         if path.is_file():
@@ -135,4 +157,7 @@ def open_kit(folder: Path) -> Kit:
                 return Kit(folder, role, json.loads(path.read_text(encoding="utf-8")))
             except ValueError as error:
                 raise UserError(f"{path}: not readable as JSON; unpack the kit again") from error
-    raise UserError(f"{folder}: not a startup kit; name the folder that holds `startup`")
+    raise UserError(
+        f"{folder}: not a startup kit: no startup/fed_client.json, fed_server.json or fed_admin.json; "
+        "name the folder that holds `startup`"
+    )
