@@ -156,7 +156,9 @@ def prepare(
 ) -> None:
     """Provision everybody's kits, and tell each site where its data are."""
     poc = Poc(folder.resolve())
-    if poc.project.exists():
+    if poc.folder.exists() and any(poc.folder.iterdir()):
+        if not (poc.folder / "workspace").is_dir():
+            raise UserError(f"{poc.folder}: holds other files, which would be deleted; name another folder")
         stop(folder)
         shutil.rmtree(poc.folder)
     (poc.folder / "home").mkdir(parents=True)

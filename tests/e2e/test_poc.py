@@ -68,6 +68,14 @@ def test_a_step_before_prepare_says_what_is_first(run: Run, tmp_path: Path, step
     assert "Traceback" not in done.stdout
 
 
+def test_a_folder_with_other_files_is_left_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "project.yml").write_text("name: mine\n")
+    done = run(sys.executable, POC, "prepare", "--folder", tmp_path)
+    assert done.returncode == 1
+    assert "holds other files" in done.stdout
+    assert (tmp_path / "project.yml").read_text() == "name: mine\n"
+
+
 def test_a_site_without_a_data_set_is_named(run: Run, data: Path, tmp_path: Path) -> None:
     (data / "site-3" / "dataset.json").unlink()
     done = run(sys.executable, POC, "prepare", "--folder", tmp_path / "poc", "--data", data)
