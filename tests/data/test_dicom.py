@@ -121,7 +121,7 @@ def test_documents_beside_the_slices_are_left_out(series: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"SeriesInstanceUID": "1.2.4"}, "more than one DICOM series"),
+        ({"SeriesInstanceUID": "1.2.4"}, "holds 2 DICOM series (of 4, 1 files)"),
         ({"NumberOfFrames": 3}, "holds many frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "a colour image"),
         ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
