@@ -146,6 +146,24 @@ def test_bad_input_is_one_line(model_file: Path, images: dict[str, Path], tmp_pa
     assert nib.load(copied).shape == nib.load(images["CT"]).shape
 
 
+def test_two_images_that_would_become_one_label_map_are_refused(
+    images: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("a.nii.gz", "a.nii"):
+        shutil.copy(images["CT"], tmp_path / name)
+    with pytest.raises(UserError, match="would become the same"):
+        find_sources(tmp_path, tmp_path / "out")
+
+
+def test_stats_that_cannot_be_written_are_one_line(
+    model_file: Path, images: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "stats.csv").mkdir()
+    code, shown = call(model_file, images["CT"], tmp_path / "x.nii.gz", "--stats")
+    assert code == 1
+    assert "stats.csv: cannot be written" in shown
+
+
 def test_several_images_become_several_label_maps(images: dict[str, Path], tmp_path: Path) -> None:
     sources = find_sources(images["CT"].parent, tmp_path / "out")
     assert len(sources) > 1

@@ -1,9 +1,11 @@
 """The images that a person names, and where their label maps go."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -59,7 +61,11 @@ def find_sources(image: Path, out: Path) -> tuple[Source, ...]:
         return (Source(image, out if _is_nifti(out) else out / f"{_stem(image)}.nii.gz"),)
     if _is_nifti(out):
         raise UserError(f"{out}: {image} holds several images; name a folder for their label maps")
-    return tuple(Source(member, out / f"{_stem(member)}.nii.gz") for member in _members(image))
+    sources = tuple(Source(member, out / f"{_stem(member)}.nii.gz") for member in _members(image))
+    for one, other in pairwise(sorted(sources, key=lambda source: source.out)):
+        if one.out == other.out:
+            raise UserError(f"{one.path} and {other.path}: would become the same {one.out}; rename one")
+    return sources
 
 
 def _members(folder: Path) -> Sequence[Path]:
@@ -106,19 +112,23 @@ Rows = Sequence[tuple[Source, dict[str, OrganStats]]]
 
 
 def write_stats(rows: Rows, folder: Path) -> Path:
-    """Write a row an image and organ: volume in millilitres and mean intensity."""
+    """Write a row an image and organ: volume in millilitres and mean intensity.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = folder / STATS_FILE
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "organ", "millilitres", "mean_intensity"])
-        for source, organs in rows:
-            for name, one in organs.items():
-                writer.writerow([source.out.name, name, one.millilitres, _or_empty(one.mean_intensity)])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["image", "organ", "millilitres", "mean_intensity"])
+    for source, organs in rows:
+        for name, one in organs.items():
+            writer.writerow([source.out.name, name, one.millilitres, one.mean_intensity])  # None is empty
+    try:
+        path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room for it") from error
     return path
-
-
-def _or_empty(value: float | None) -> float | str:
-    return "" if value is None else value
 
 
 def stats_json(rows: Rows) -> str:

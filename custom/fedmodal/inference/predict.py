@@ -1,6 +1,5 @@
 """From an image to a label map on the image's own grid."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -20,8 +19,6 @@ DECIMALS = 1
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 OPACITY = 0.45  # of the organs' colours in a preview
 ZOOM = 4  # pixels a voxel, along each side
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
