@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedmodal.flare.policy import install_simulator_policy
+from fedmodal.inference.model import load_model
 from fedmodal.report.record import RunRecord, find_record, read_record
 from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
 from tests.e2e.conftest import Run
@@ -108,6 +109,23 @@ def test_models_are_evaluated_on_both_sites_test_patients(resident: Path) -> Non
         "site-1": "CT",
         "site-2": "MRI",
     }
+
+
+def test_sites_send_every_measure_as_an_aggregate(resident: Path) -> None:
+    for models in record(resident).evaluation.values():
+        for organ in models[LAST_GLOBAL].organs.values():
+            if organ.n:
+                assert {"dice", "surface_dice", "volume_error_ml"} <= set(organ.spreads)
+                assert organ.spreads["dice"].mean == pytest.approx(organ.dice)
+            assert ("hd95_mm" in organ.spreads) == (organ.n > organ.missed)
+
+
+def test_record_names_quorum_and_models(resident: Path) -> None:
+    kept = record(resident)
+    assert kept.quorum == 2
+    assert set(kept.models) == {"best_FL_global_model.pt", "FL_global_model.pt"}
+    last = resident / "server/simulate_job/app_server/FL_global_model.pt"
+    assert kept.models[last.name] == load_model(last).fingerprint
 
 
 def test_output_is_for_a_person(resident: Path) -> None:

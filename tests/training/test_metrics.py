@@ -6,7 +6,7 @@ from monai.metrics import compute_dice
 from torch.nn.functional import one_hot
 
 from fedmodal.tasks import ABDOMEN
-from fedmodal.training.metrics import score_patient, summarize
+from fedmodal.training.metrics import HD95, SURFACE_DICE, VOLUME_ERROR, score_patient, spread, summarize
 
 LIVER, SPLEEN = ABDOMEN.labels["liver"], ABDOMEN.labels["spleen"]
 
@@ -76,3 +76,68 @@ def test_an_organ_that_is_not_outlined_is_neither_scored_nor_invented() -> None:
     assert score.dice[liver - 1] == 1
     assert np.isnan(np.delete(score.dice, liver - 1)).all()
     assert not score.invented.any()
+
+
+GRID = np.diag([1.0, 2.0, 5.0, 1.0])
+"""Voxels of 1 x 2 x 5 mm, 0.01 ml."""
+
+
+def cube(start: int, organ: int = LIVER) -> np.ndarray:
+    """A volume with an organ of 6 x 6 x 6 voxels that begins at `start` along the last axis, 5 mm a voxel."""
+    result = np.zeros((10, 10, 20), np.uint8)
+    result[2:8, 2:8, start : start + 6] = organ
+    return result
+
+
+def test_surface_measures_of_a_shifted_cube() -> None:
+    shifted = score_patient("p", cube(6), cube(5), ABDOMEN, affine=GRID).others
+    assert shifted[HD95][LIVER - 1] == 5
+    assert shifted[VOLUME_ERROR][LIVER - 1] == 0
+    same = score_patient("p", cube(5), cube(5), ABDOMEN, affine=GRID).others
+    assert (same[HD95][LIVER - 1], same[SURFACE_DICE][LIVER - 1]) == (0, 1)
+    assert shifted[SURFACE_DICE][LIVER - 1] < 1
+
+
+def test_surface_dice_forgives_three_millimetres_along_a_fine_axis() -> None:
+    fine = np.diag([5.0, 2.0, 3.0, 1.0])
+    assert score_patient("p", cube(6), cube(5), ABDOMEN, affine=fine).others[SURFACE_DICE][LIVER - 1] == 1
+
+
+def test_volume_error_is_signed_and_in_millilitres() -> None:
+    smaller = cube(5)
+    smaller[2:8, 2:8, 5] = 0
+    score = score_patient("p", smaller, cube(5), ABDOMEN, affine=GRID)
+    np.testing.assert_allclose(score.others[VOLUME_ERROR][LIVER - 1], -36 * 0.01)
+
+
+def test_a_missed_organ_has_no_surface_distance_and_an_absent_one_no_measure() -> None:
+    score = score_patient("p", cube(5, SPLEEN), cube(5), ABDOMEN, affine=GRID)
+    assert np.isnan(score.others[HD95]).all()
+    assert score.others[SURFACE_DICE][LIVER - 1] == 0
+    assert np.isnan(score.others[SURFACE_DICE][SPLEEN - 1])
+    organs = summarize([score], ABDOMEN).organs
+    assert set(organs["liver"].spreads) == {"dice", SURFACE_DICE, VOLUME_ERROR}
+    assert organs["spleen"].spreads == {}
+
+
+def test_spread_of_five_values() -> None:
+    found = spread(np.array([0.2, np.nan, 0.4, 0.6, 0.8, 1.0]))
+    assert found is not None
+    quartiles = (found.least, found.q1, found.median, found.q3, found.most)
+    np.testing.assert_allclose(quartiles, (0.2, 0.4, 0.6, 0.8, 1.0))
+    assert (found.n, round(found.mean, 6)) == (5, 0.6)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0.2 < found.low < 0.6 < found.high < 1.0
+
+
+def test_a_single_patient_has_no_interval() -> None:
+    found = spread(np.array([0.5]))
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (0.5, None, None)
+
+
+def test_without_a_grid_only_dice_is_taken() -> None:
+    score = score_patient("p", cube(5), cube(5), ABDOMEN)
+    assert score.others == {}
+    assert summarize([score], ABDOMEN).organs["liver"].spreads == {}

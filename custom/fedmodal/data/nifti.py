@@ -16,6 +16,7 @@ from fedmodal.errors import UserError
 
 Array = npt.NDArray[Any]
 
+_CUBIC_MM_A_MILLILITRE = 1000.0
 GZIP_MAGIC = b"\x1f\x8b"
 _NIFTI2_HEADER = (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
 
@@ -46,6 +47,11 @@ def spacing_of(affine: npt.NDArray[np.floating]) -> tuple[float, float, float]:
     """Millimetres between voxels along each axis of an affine's grid."""
     x, y, z = (float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     return x, y, z
+
+
+def millilitres_a_voxel(affine: npt.NDArray[np.floating]) -> float:
+    """Volume of one voxel of an affine's grid."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / _CUBIC_MM_A_MILLILITRE
 
 
 def _payload(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """The site's side: decode a message, let the training session work, encode the answer."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ class SegmentationLearner(Learner):  # type: ignore[misc]
 
     def _record(self, scores: Scores) -> EvaluationRecord:
         summary = summarize(scores.patients, self.session.task)
-        organs = {name: vars(organ) for name, organ in summary.organs.items()}
+        organs = {name: asdict(organ) for name, organ in summary.organs.items()}
         return EvaluationRecord.model_validate(
             {
                 "split": scores.split.value,

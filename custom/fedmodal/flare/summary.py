@@ -1,6 +1,7 @@
 """The server's side of the story: who took part, what it reached, and the table at the end."""
 
 import datetime
+import json
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.widgets.widget import Widget
 
 from fedmodal.flare.payload import REASON, SITE_REPORT
+from fedmodal.inference.model import SERVER_CONFIG, SERVER_FOLDER, global_models, hash_of_model
 from fedmodal.report.progress import describe_contribution, describe_round
 from fedmodal.report.record import (
     RECORD_FILE,
@@ -80,7 +82,15 @@ class RunSummary(Widget):  # type: ignore[misc]
             num_rounds=0,
             started=_now(),
             versions={package: version(package) for package in PACKAGES},
+            submitter=meta.get(JobMetaKey.SUBMITTER_NAME.value) or "",
+            quorum=self._quorum(),
         )
+
+    def _quorum(self) -> int:
+        """The sites that a round waits for, by the job's configuration; 0 if it does not say."""
+        config = json.loads((self.folder / SERVER_FOLDER / SERVER_CONFIG).read_text(encoding="utf-8"))
+        found = (flow.get("args", {}).get("min_clients") for flow in config.get("workflows", ()))
+        return next((number for number in found if number is not None), 0)
 
     def _start_round(self, fl_ctx: FLContext) -> None:
         self._round_started = time.monotonic()
@@ -138,6 +148,7 @@ class RunSummary(Widget):  # type: ignore[misc]
 
     def _finish(self, fl_ctx: FLContext) -> None:  # noqa: ARG002 - the shape of a handler
         self.record.finished = _now()
+        self.record.models = {file.name: hash_of_model(file) for file in global_models(self.folder)}
         path = write_record(self.record, self.folder)
         self.logger.info(render_text(self.record, path))
 

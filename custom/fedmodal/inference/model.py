@@ -90,11 +90,25 @@ def _file(path: Path) -> Path:
         return path
     if (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
-    folder = find_record(path).parent / SERVER_FOLDER
-    for name in GLOBAL_MODELS:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{path}: the run left no global model; name a model file")
+    found = global_models(find_record(path).parent)
+    if not found:
+        raise UserError(f"{path}: the run left no global model; name a model file")
+    return found[0]
+
+
+def global_models(folder: Path) -> tuple[Path, ...]:
+    """The files of a federated run's global models, the best one first; `folder` holds its record."""
+    files = (folder / SERVER_FOLDER / name for name in GLOBAL_MODELS)
+    return tuple(file for file in files if file.is_file())
+
+
+def hash_of_model(file: Path) -> str:
+    """Hash of the weights in a model file.
+
+    Raises:
+        UserError: no model, or damaged.
+    """
+    return weights_hash(_read(file)["model"])
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from fedmodal.data.nifti import millilitres_a_voxel
 from fedmodal.data.plausible import modality_problem
 from fedmodal.data.preprocess import preprocess, restore
 from fedmodal.inference.model import Model
 from fedmodal.tasks import Modality, Task
 from fedmodal.training.evaluator import predict_scores
 
-MILLILITRE = 1000.0  # cubic millimetres
 DECIMALS = 1
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 OPACITY = 0.45  # of the organs' colours in a preview
@@ -122,7 +122,7 @@ def draw_preview(image: npt.NDArray[np.float16], scores: torch.Tensor, task: Tas
 def organ_stats(image: nib.Nifti1Image, prediction: Prediction, task: Task) -> dict[str, OrganStats]:
     """Volume and mean intensity of each organ, by name."""
     label, values = np.asanyarray(prediction.image.dataobj), np.asanyarray(image.dataobj)
-    voxel = abs(float(np.linalg.det(image.affine[:3, :3]))) / MILLILITRE
+    voxel = millilitres_a_voxel(image.affine)
     stats = {}
     for organ in task.organs:
         inside = label == organ.id

@@ -11,14 +11,33 @@ from fedmodal.errors import UserError
 RECORD_FILE = "fedmodal_run.json"
 
 
+class SpreadRecord(BaseModel):
+    """One measure over the patients of one site; the fields are those of `Spread`."""
+
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+    least: float
+    q1: float
+    median: float
+    q3: float
+    most: float
+
+
 class OrganRecord(BaseModel):
-    """One organ of one model on one site's patients; the fields are those of `OrganSummary`."""
+    """One organ of one model on one site's patients; the fields are those of `OrganSummary`.
+
+    `spreads` goes by the names of `training.metrics`: dice, hd95_mm, surface_dice, volume_error_ml.
+    Runs of earlier versions have none.
+    """
 
     dice: float | None
     n: int
     missed: int
     absent: int
     invented: int
+    spreads: dict[str, SpreadRecord] = {}
 
 
 class EvaluationRecord(BaseModel):
@@ -95,6 +114,9 @@ class RunRecord(BaseModel):
         best_dice: its key metric, the mean over sites.
         evaluation: site to model name to result.
         versions: package versions at the server.
+        submitter: who submitted the job, by certificate; empty in the simulator and in earlier runs.
+        quorum: sites that a round waits for; 0 if not known.
+        models: file name of each global model to the hash of its weights.
         problem: why the run ended early; empty if it did not.
     """
 
@@ -113,6 +135,9 @@ class RunRecord(BaseModel):
     best_dice: float | None = None
     evaluation: dict[str, dict[str, EvaluationRecord]] = {}
     versions: dict[str, str] = {}
+    submitter: str = ""
+    quorum: int = 0
+    models: dict[str, str] = {}
     problem: str = ""
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedmodal.study.results import Row
+from fedmodal.training.metrics import RESAMPLES
 
 Values = npt.NDArray[np.float64]
 
 MEAN = "mean"
-RESAMPLES = 2000
 _SEED = 0
 _LEVELS = (2.5, 97.5)
 

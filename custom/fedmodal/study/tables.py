@@ -13,7 +13,6 @@ from fedmodal.study.plan import ARMS, POOLED, REFERENCE_ARM, REGIMES
 from fedmodal.study.results import Row
 from fedmodal.study.statistics import (
     MEAN,
-    RESAMPLES,
     Estimate,
     Group,
     Scores,
@@ -23,6 +22,7 @@ from fedmodal.study.statistics import (
     ratios_to_pooled,
 )
 from fedmodal.tasks import TASKS, Modality, get_task
+from fedmodal.training.metrics import RESAMPLES
 
 
 @dataclass(frozen=True)

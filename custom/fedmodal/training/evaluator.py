@@ -50,8 +50,12 @@ def evaluate(
     task: Task,
     device: torch.device,
     should_stop: Callable[[], bool] = never,
+    *,
+    thorough: bool = False,
 ) -> list[PatientScore]:
     """Score every patient on the grid of the image as the hospital stored it.
+
+    Dice only, or with `thorough` every measure of `metrics`.
 
     Raises:
         Stopped: `should_stop` said so between two batches.
@@ -64,7 +68,10 @@ def evaluate(
             select_domain(network, case.modality.value)
             probabilities = predict_scores(network, case.image, device, should_stop=should_stop)
             prediction = restore(probabilities, case.geometry)
-            scores.append(score_patient(case.patient, prediction, case.reference, task, case.annotated))
+            affine = np.array(case.geometry.affine) if thorough else None
+            scores.append(
+                score_patient(case.patient, prediction, case.reference, task, case.annotated, affine)
+            )
         return scores
     finally:
         network.train(was_training)

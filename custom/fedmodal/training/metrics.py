@@ -1,11 +1,20 @@
-"""Overlap of a predicted and a true label map, per organ, and its summary over patients."""
+"""How well a predicted label map agrees with the true one, per organ, and its summary over patients."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fedmodal.data.nifti import millilitres_a_voxel, spacing_of
 from fedmodal.tasks import Task
+from fedmodal.training.surfaces import surface_measures
+
+DICE, SURFACE_DICE, HD95, VOLUME_ERROR = "dice", "surface_dice", "hd95_mm", "volume_error_ml"
+"""Names of the measures; volume error is the predicted volume less the true one."""
+
+RESAMPLES = 2000
+_BOOTSTRAP_SEED = 0
+_LEVELS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -17,11 +26,13 @@ class PatientScore:
         dice: 3D Dice per organ in the task's order; NaN where the patient does not have the organ, or
             the label map does not outline it.
         invented: per organ, whether it was predicted in a patient who does not have it.
+        others: further measures by name, each per organ, NaN where it is not defined.
     """
 
     patient: str
     dice: np.ndarray
     invented: np.ndarray
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def score_patient(
@@ -30,22 +41,79 @@ def score_patient(
     reference: np.ndarray,
     task: Task,
     annotated: Sequence[int] | None = None,
+    affine: np.ndarray | None = None,
 ) -> PatientScore:
     """3D Dice of each organ, 2 |P and R| / (|P| + |R|) (Dice 1945), on label maps of one shape.
 
     Counts all organs in one pass over the volume; the values are those of MONAI's `compute_dice`.
     Organs whose ids are not in `annotated` (None means all are) are not scored, and none is taken
-    for an invented one.
+    for an invented one. With the grid's `affine`, to mm, the other measures are there too: they
+    take longer.
     """
     classes = task.num_classes
-    pairs = reference.astype(np.intp).ravel() * classes + prediction.astype(np.intp).ravel()
-    table = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    table = _count_pairs(reference, prediction, classes)
     in_reference, in_prediction = table.sum(1)[1:], table.sum(0)[1:]
     present = in_reference > 0
     total = np.where(present, in_reference + in_prediction, 1)
     dice = np.where(present, 2 * np.diag(table)[1:] / total, np.nan)
     outlined = np.isin(np.arange(1, classes), annotated if annotated is not None else range(classes))
-    return PatientScore(patient, dice, outlined & ~present & (in_prediction > 0))
+    others = {}
+    if affine is not None:
+        error = np.where(present, (in_prediction - in_reference) * millilitres_a_voxel(affine), np.nan)
+        distance, overlap = surface_measures(prediction, reference, spacing_of(affine), len(task.organs))
+        others = {SURFACE_DICE: overlap, HD95: distance, VOLUME_ERROR: error}
+    return PatientScore(patient, dice, outlined & ~present & (in_prediction > 0), others)
+
+
+def _count_pairs(reference: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Voxels of each (true, predicted) pair of ids; plane by plane, for memory."""
+    table = np.zeros(classes**2, np.intp)
+    for true, found in zip(reference, prediction, strict=True):
+        table += np.bincount((true.astype(np.intp) * classes + found).ravel(), minlength=classes**2)
+    return table.reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One measure over patients.
+
+    Attributes:
+        n: patients for whom it is defined.
+        mean: over them.
+        low: where the 95 % bootstrap interval of the mean begins; None for a single patient.
+        high: where it ends.
+        least: the lowest value.
+        q1: the first quartile.
+        median: the second.
+        q3: the third.
+        most: the highest value.
+    """
+
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+    least: float
+    q1: float
+    median: float
+    q3: float
+    most: float
+
+
+def spread(values: np.ndarray) -> Spread | None:
+    """Describe values (patients,), NaN left out; None if nothing is left.
+
+    The interval is the percentile bootstrap's (Efron 1979) over patients.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    low, high = None, None
+    if len(known) > 1:
+        drawn = np.random.default_rng(_BOOTSTRAP_SEED).choice(known, (RESAMPLES, len(known)))
+        low, high = np.percentile(drawn.mean(1), _LEVELS).tolist()
+    quartiles = np.quantile(known, (0, 0.25, 0.5, 0.75, 1)).tolist()
+    return Spread(len(known), float(known.mean()), low, high, *quartiles)
 
 
 @dataclass(frozen=True)
@@ -58,6 +126,7 @@ class OrganSummary:
         missed: of those, patients with Dice 0.
         absent: patients who do not have it, or whose label map does not outline it.
         invented: of those, patients in whom it was predicted.
+        spreads: measure to its values over patients, for the measures that were taken.
     """
 
     dice: float | None
@@ -65,6 +134,7 @@ class OrganSummary:
     missed: int
     absent: int
     invented: int
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,21 +153,30 @@ class Summary:
 
 def summarize(scores: Sequence[PatientScore], task: Task) -> Summary:
     """Summarize patients per organ."""
-    dice = np.array([score.dice for score in scores]).reshape(-1, len(task.organs))
-    invented = np.array([score.invented for score in scores], dtype=bool).reshape(dice.shape)
+    shape = len(scores), len(task.organs)
+    invented = np.array([score.invented for score in scores], dtype=bool).reshape(shape)
+    measures = {DICE: np.array([score.dice for score in scores]).reshape(shape)}
+    for name in scores[0].others if scores else ():
+        measures[name] = np.array([score.others[name] for score in scores])
     organs = {
-        organ.name: _summarize_organ(dice[:, column], invented[:, column])
+        organ.name: _summarize_organ(
+            {name: values[:, column] for name, values in measures.items()}, invented[:, column]
+        )
         for column, organ in enumerate(task.organs)
     }
     return Summary(organs, patients=len(scores))
 
 
-def _summarize_organ(dice: np.ndarray, invented: np.ndarray) -> OrganSummary:
+def _summarize_organ(measures: Mapping[str, np.ndarray], invented: np.ndarray) -> OrganSummary:
+    dice = measures[DICE]
     values = dice[~np.isnan(dice)]
+    several = len(measures) > 1
+    found = {name: spread(each) for name, each in measures.items()} if several else {}
     return OrganSummary(
         dice=float(values.mean()) if len(values) else None,
         n=len(values),
         missed=int((values == 0).sum()),
         absent=len(dice) - len(values),
         invented=int(invented.sum()),
+        spreads={name: one for name, one in found.items() if one is not None},
     )

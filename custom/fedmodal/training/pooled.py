@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -100,7 +100,7 @@ def score_data_sets(session: Session, stores: Sequence[Store]) -> list[TestResul
         if session.config.arm == NORMLOCAL and store.modality not in seen:
             network = with_own_statistics(network, store.cases, session.device)
         split = next((choice for choice in FALLBACKS[Split.TEST] if store.split(choice)), Split.TEST)
-        scores = evaluate(network, store.split(split), session.task, session.device)
+        scores = evaluate(network, store.split(split), session.task, session.device, thorough=True)
         results.append(TestResult(store.name, store.modality.value, split, summarize(scores, session.task)))
     return results
 
@@ -125,7 +125,7 @@ def write_results(results: Sequence[TestResult], config: TrainingConfig, out: Pa
                 "split": result.split.value,
                 "patients": result.summary.patients,
                 "mean": result.summary.mean,
-                "organs": {name: vars(organ) for name, organ in result.summary.organs.items()},
+                "organs": {name: asdict(organ) for name, organ in result.summary.organs.items()},
             }
             for result in results
         ],

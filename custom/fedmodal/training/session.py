@@ -123,9 +123,15 @@ class Session:
         return result
 
     def evaluate(self, split: Split, should_stop: Callable[[], bool] = never) -> Scores:
-        """Score the network's present weights on a split, or on the split that stands in for it."""
+        """Score the network's present weights on a split, or on the split that stands in for it.
+
+        Every measure for the test, Dice only for validation, which comes twice a round.
+        """
         used = next((choice for choice in FALLBACKS[split] if self._of(choice)), split)
-        return Scores(used, evaluate(self.network, self._of(used), self.task, self.device, should_stop))
+        thorough = split is Split.TEST
+        cases = self._of(used)
+        found = evaluate(self.network, cases, self.task, self.device, should_stop, thorough=thorough)
+        return Scores(used, found)
 
     def _of(self, split: Split) -> tuple[StoredCase, ...]:
         return tuple(case for case in self.cases if case.split == split)
