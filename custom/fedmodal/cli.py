@@ -158,8 +158,12 @@ def report(
 def predict(
     model: Annotated[Path, typer.Argument(help="model file, or the folder of a training or federated run")],
     image: Annotated[Path, typer.Argument(help="NIfTI file, DICOM folder, or a folder of either")],
-    out: Annotated[Path, typer.Argument(help="NIfTI file for one image, else a folder")],
+    out: Annotated[Path, typer.Argument(help=".nii.gz or .dcm (DICOM-SEG) for one image, else a folder")],
     modality: Annotated[str, typer.Option(help="CT or MRI; by default the header or the values tell")] = "",
+    series: Annotated[str, typer.Option(help="end of the UID of the series to take from a folder")] = "",
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="into a folder: DICOM-SEG, not NIfTI")
+    ] = False,
     largest: Annotated[bool, typer.Option("--largest", help="keep each organ's largest component")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="a picture beside each label map")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="stats.csv: volume, mean intensity")] = False,
@@ -169,7 +173,24 @@ def predict(
     from fedmodal.inference.run import Request, run
 
     given = modality_of(modality) if modality else None
-    raise typer.Exit(run(Request(model, image, out, given, largest, preview, stats, as_json), console))
+    request = Request(model, image, out, given, series, dicom_seg, largest, preview, stats, as_json)
+    raise typer.Exit(run(request, console))
+
+
+@app.command()
+def bundle(
+    model: Annotated[Path, typer.Argument(help="model file, or the folder of a training or federated run")],
+    out: Annotated[Path, typer.Argument(help="new folder for the bundle")],
+    modality: Annotated[str, typer.Option(help="CT or MRI, assumed where nobody names one")] = "",
+) -> None:
+    """Write a model as a MONAI bundle, which MONAI, MONAI Label and MONAI Deploy run without this package."""
+    from fedmodal.inference.bundle import write_bundle
+    from fedmodal.inference.model import load_model
+
+    facts = write_bundle(load_model(model), out, modality_of(modality) if modality else None)
+    if facts.phantoms:
+        console.print("trained on phantoms: for trying the software only", style="yellow")
+    console.print(f"{out}: MONAI bundle, {facts.kind} training; see docs/README.md in it", soft_wrap=True)
 
 
 @app.command()

@@ -20,6 +20,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Code(_Frozen):
+    """A SNOMED CT concept: its identifier and its meaning in English."""
+
+    value: Annotated[str, Field(pattern=r"^[0-9]+$")]
+    meaning: str
+
+
 class Organ(_Frozen):
     """One label of a task.
 
@@ -28,12 +35,16 @@ class Organ(_Frozen):
         name: as tables and `dataset.json` have it.
         colour: in pictures, hex RGB.
         millilitres: its usual volume in adults; only the order of magnitude matters.
+        code: what it is, from the context groups of DICOM PS3.16.
+        side: right or left, of an organ that comes in pairs.
     """
 
     id: Annotated[int, Field(ge=1, le=255)]
     name: Annotated[str, Field(pattern=r"^[a-z][a-z ]*$")]
     colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
     millilitres: Annotated[float, Field(gt=0)]
+    code: Code
+    side: Code | None = None
 
 
 class Window(_Frozen):
@@ -106,15 +117,42 @@ class Task(_Frozen):
         return {"background": 0} | {organ.name: organ.id for organ in self.organs}
 
 
+_KIDNEY = Code(value="64033007", meaning="Kidney")
+_RIGHT, _LEFT = Code(value="24028007", meaning="Right"), Code(value="7771000", meaning="Left")
+
 ABDOMEN = Task(
     name="abdomen",
     organs=(
-        Organ(id=1, name="spleen", colour="#e377c2", millilitres=200),
-        Organ(id=2, name="right kidney", colour="#ff7f0e", millilitres=150),
-        Organ(id=3, name="left kidney", colour="#ffd92f", millilitres=150),
-        Organ(id=4, name="gallbladder", colour="#2ca02c", millilitres=35),
-        Organ(id=5, name="liver", colour="#d62728", millilitres=1500),
-        Organ(id=6, name="pancreas", colour="#1f77b4", millilitres=80),
+        Organ(
+            id=1,
+            name="spleen",
+            colour="#e377c2",
+            millilitres=200,
+            code=Code(value="78961009", meaning="Spleen"),
+        ),
+        Organ(id=2, name="right kidney", colour="#ff7f0e", millilitres=150, code=_KIDNEY, side=_RIGHT),
+        Organ(id=3, name="left kidney", colour="#ffd92f", millilitres=150, code=_KIDNEY, side=_LEFT),
+        Organ(
+            id=4,
+            name="gallbladder",
+            colour="#2ca02c",
+            millilitres=35,
+            code=Code(value="28231008", meaning="Gallbladder"),
+        ),
+        Organ(
+            id=5,
+            name="liver",
+            colour="#d62728",
+            millilitres=1500,
+            code=Code(value="10200004", meaning="Liver"),
+        ),
+        Organ(
+            id=6,
+            name="pancreas",
+            colour="#1f77b4",
+            millilitres=80,
+            code=Code(value="15776009", meaning="Pancreas"),
+        ),
     ),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
@@ -124,7 +162,15 @@ ABDOMEN = Task(
 
 HEART = Task(
     name="heart",
-    organs=(Organ(id=1, name="heart", colour="#d62728", millilitres=700),),
+    organs=(
+        Organ(
+            id=1,
+            name="heart",
+            colour="#d62728",
+            millilitres=700,
+            code=Code(value="80891009", meaning="Heart"),
+        ),
+    ),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
     ct=Window(low=-160, high=440),

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from convert_samples import centre, change, refused, write_series
+from convert_samples import centre, refused
 from PIL import Image
 
 from fedmodal.data.check import check_dataset
@@ -15,6 +15,7 @@ from fedmodal.data.convert.report import Conversion
 from fedmodal.data.convert.run import convert_set
 from fedmodal.data.dataset import Dataset, read_dataset
 from fedmodal.tasks import Modality
+from tests.dicom_files import change, write_series
 
 Volumes = Callable[..., tuple[np.ndarray, np.ndarray]]
 ORIGIN = (10.0, 20.0, -40.0)

@@ -5,12 +5,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from convert_samples import change, refused, write_series, write_slice
+from convert_samples import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
 from fedmodal.data.dicom import read_series, series_files, stack_slices
+from fedmodal.tasks import Modality
+from tests.dicom_files import change, write_series, write_slice
 
 NAMES = [f"{number}.dcm" for number in range(5)]
 CORNERS = ((0, 0, 0), (6, 0, 0), (0, 3, 0), (0, 0, 4), (6, 3, 4))
@@ -36,7 +38,7 @@ def value_at(image: nib.Nifti1Image, mm: np.ndarray) -> float:
 
 
 def test_axial_slices_lie_where_their_headers_say(series: Path, voxels: np.ndarray) -> None:
-    image = read_series(series)
+    image = read_series(series).image
     assert image.shape == (7, 4, 5)
     assert image.get_data_dtype() == np.int16
     assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
@@ -72,7 +74,7 @@ def test_any_direction_and_any_order_of_files(
             ImageOrientationPatient=[round(float(x), 9) for x in (*right, *down)],
             PixelSpacing=[steps[1], steps[0]],  # between rows first
         )
-    image = read_series(folder)
+    image = read_series(folder).image
     for i, j, k in CORNERS:
         lps = origin + right * steps[0] * i + down * steps[1] * j + stack * steps[2] * k
         assert value_at(image, lps * (-1, -1, 1)) == voxels[i, j, k]
@@ -90,11 +92,11 @@ def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
 def test_whole_rescaling_gives_integers_and_another_one_floats(series: Path, voxels: np.ndarray) -> None:
     for path in series.iterdir():
         change(path, RescaleSlope=2, RescaleIntercept=-1024)
-    image = read_series(series)
+    image = read_series(series).image
     assert image.get_data_dtype() == np.int16
     np.testing.assert_array_equal(np.asanyarray(image.dataobj), 2 * voxels - 1024)
     change(series / "2.dcm", RescaleSlope=0.5, RescaleIntercept=0.25)
-    image = read_series(series)
+    image = read_series(series).image
     assert image.get_data_dtype() == np.float32
     np.testing.assert_array_equal(np.asanyarray(image.dataobj)[:, :, 2], 0.5 * voxels[:, :, 2] + 0.25)
     np.testing.assert_array_equal(np.asanyarray(image.dataobj)[:, :, 3], 2 * voxels[:, :, 3] - 1024)
@@ -102,7 +104,7 @@ def test_whole_rescaling_gives_integers_and_another_one_floats(series: Path, vox
 
 def test_values_beyond_16_bits_are_kept(series: Path, voxels: np.ndarray) -> None:
     change(series / "4.dcm", RescaleSlope=1000, RescaleIntercept=0)
-    values = np.asanyarray(read_series(series).dataobj)
+    values = np.asanyarray(read_series(series).image.dataobj)
     np.testing.assert_array_equal(values[:, :, 4], 1000 * voxels[:, :, 4].astype(int))
 
 
@@ -115,13 +117,13 @@ def test_files_are_named_in_the_order_of_slices(series: Path) -> None:
 def test_documents_beside_the_slices_are_left_out(series: Path) -> None:
     for name in ("DICOMDIR", ".DS_Store", "readme.txt", "preview.png"):
         (series / name).write_bytes(b"no slice")
-    assert read_series(series).shape == (7, 4, 5)
+    assert read_series(series).image.shape == (7, 4, 5)
 
 
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"SeriesInstanceUID": "1.2.4"}, "holds 2 DICOM series (of 4, 1 files)"),
+        ({"SeriesInstanceUID": "1.2.4"}, "holds 2 DICOM series: "),
         ({"NumberOfFrames": 3}, "holds many frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "a colour image"),
         ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
@@ -140,6 +142,15 @@ def test_a_slice_that_does_not_fit_is_named(series: Path, tags: dict[str, object
     refused(lambda: read_series(series), words)
 
 
+def test_one_of_two_series_is_chosen_by_the_end_of_its_uid(series: Path) -> None:
+    for name in ("3.dcm", "4.dcm"):
+        change(series / name, SeriesInstanceUID="1.2.77", Modality="MR")
+    refused(lambda: read_series(series), "...1.2.77 (MR, 2 files of 7 x 4)")
+    found = read_series(series, "77")
+    assert (found.image.shape[2], found.modality) == (2, Modality.MRI)
+    refused(lambda: read_series(series, "78"), "no series ends in '78'")
+
+
 def test_a_slice_that_is_no_dicom_file_is_named(series: Path) -> None:
     whole = (series / "1.dcm").read_bytes()
     for content, words in (
@@ -156,7 +167,7 @@ def test_a_missing_slice_is_named_by_the_one_before(series: Path) -> None:
     refused(lambda: read_series(series), "uneven distance between slices after 1.dcm")
     (series / "3.dcm").unlink()
     (series / "4.dcm").unlink()
-    assert read_series(series).shape == (7, 4, 2)
+    assert read_series(series).image.shape == (7, 4, 2)
     (series / "1.dcm").unlink()
     refused(lambda: read_series(series), "one slice is no volume")
 
@@ -164,7 +175,7 @@ def test_a_missing_slice_is_named_by_the_one_before(series: Path) -> None:
 def test_rounded_positions_are_no_gap(tmp_path: Path, voxels: np.ndarray) -> None:
     for k, name in enumerate(NAMES):
         write_slice(tmp_path / name, voxels[:, :, k].T, (0, 0, round(0.625 * k, 2)))
-    assert read_series(tmp_path).affine[2, 2] == pytest.approx(0.625)
+    assert read_series(tmp_path).image.affine[2, 2] == pytest.approx(0.625)
 
 
 def test_a_tilted_gantry_is_refused(tmp_path: Path, voxels: np.ndarray) -> None:
@@ -198,7 +209,7 @@ def test_a_folder_without_slices_is_named(tmp_path: Path) -> None:
 
 
 def test_the_real_series_lies_on_the_grid_of_its_labels(realdata: Path) -> None:
-    image = nib.as_closest_canonical(read_series(realdata / "abdomen" / "ct_dicom"))
+    image = nib.as_closest_canonical(read_series(realdata / "abdomen" / "ct_dicom").image)
     label = nib.as_closest_canonical(nib.load(realdata / "abdomen" / "ct_dicom_label_total.nii.gz"))
     assert image.shape == label.shape
     np.testing.assert_allclose(image.affine, label.affine, atol=1e-6)

@@ -175,7 +175,7 @@ def test_real_images(model_file: Path, realdata: Path, tmp_path: Path, name: str
     source, out = realdata / "abdomen" / name, tmp_path / "out.nii.gz"
     code, shown = call(model_file, source, out)
     assert code == 0
-    image = read_series(source) if source.is_dir() else read_nifti(source)
+    image = read_series(source).image if source.is_dir() else read_nifti(source)
     assert nib.load(out).shape == image.shape
     np.testing.assert_allclose(nib.load(out).affine, image.affine, atol=1e-4)
     assert ("MRI" if "mri" in name else "CT") in shown

@@ -6,7 +6,6 @@ to the back and to the head (LPS); the affine here, as in NIfTI, to the right, t
 
 import struct
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 _GAP_TOLERANCE = 0.1  # of the distance between slices: positions are rounded in many headers
 _TILT_TOLERANCE = 0.01  # a hundredth of the way along the normal, 0.6 degrees
 _SAME_DIRECTION = 1e-3
+_UID_END = 10  # characters that tell the series of a folder apart
+_MODALITIES = {"CT": Modality.CT, "MR": Modality.MRI}
 _Vector = npt.NDArray[np.float64]
 
 
@@ -40,10 +41,12 @@ class Series:
     Attributes:
         image: voxels in the order (column, row, slice), with the affine to millimetres in RAS.
         files: the DICOM files; `files[k]` holds slice `k`.
+        modality: what the header declares: CT or MRI, or None if it names neither.
     """
 
     image: nib.Nifti1Image
     files: tuple[Path, ...]
+    modality: Modality | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class _Slice:
     spacing: tuple[float, float]  # mm between rows, between columns
     shape: tuple[int, int]  # rows, columns
     series: str
+    modality: str  # as the header has it
     whole: bool  # rescaling keeps whole numbers
 
     @property
@@ -62,36 +66,39 @@ class _Slice:
         return np.cross(self.along_row, self.down_column)
 
 
-def read_series(folder: Path) -> nib.Nifti1Image:
-    """Read the one DICOM series of a folder.
+def read_series(folder: Path, wanted: str = "") -> Series:
+    """Read one DICOM series of a folder.
+
+    Args:
+        folder: holds its files.
+        wanted: its SeriesInstanceUID or the end of it; may be empty where there is only one.
 
     Returns:
         Hounsfield units for CT, the scanner's rescaled values otherwise; int16 or int32 if they are
         whole numbers, else float32; axes (column, row, slice), affine to millimetres in RAS.
 
     Raises:
-        UserError: no DICOM images, more than one series, or anything that `stack_slices` refuses.
+        UserError: no DICOM images, several series of which none or more than one is wanted, or
+            anything that `stack_slices` refuses.
     """
-    files = series_files(folder)
-    slices = _headers(files)
-    counts = Counter(each.series for each in slices)
-    if len(counts) > 1:
-        sizes = ", ".join(str(number) for number in counts.values())
-        raise UserError(
-            f"{folder}: holds {len(counts)} DICOM series (of {sizes} files); "
-            "put each into a folder of its own"
-        )
-    return _stacked(slices).image
+    slices = _headers(series_files(folder))
+    found = sorted({each.series for each in slices if each.series.endswith(wanted)})
+    if len(found) == 1:
+        return _stacked([each for each in slices if each.series == found[0]])
+    groups = [[each for each in slices if each.series == uid] for uid in sorted({s.series for s in slices})]
+    offered = "; ".join(_describe(group) for group in groups)
+    if not found:
+        raise UserError(f"{folder}: no series ends in '{wanted}'; there are {offered}")
+    raise UserError(
+        f"{folder}: holds {len(groups)} DICOM series: {offered}; name one (--series takes the end of its "
+        "UID), or put each into a folder of its own"
+    )
 
 
-def series_modality(folder: Path) -> Modality | None:
-    """What the header of a series declares: CT or MRI, or None if it names neither.
-
-    Raises:
-        UserError: no such folder, nothing in it, or its first file is unreadable.
-    """
-    header = _dataset(series_files(folder)[0], pixels=False)
-    return {"CT": Modality.CT, "MR": Modality.MRI}.get(str(header.get("Modality", "")).upper())
+def _describe(group: Sequence[_Slice]) -> str:
+    """A series by what is no patient's: the end of its UID, kind, size."""
+    rows, columns = group[0].shape
+    return f"...{group[0].series[-_UID_END:]} ({group[0].modality}, {len(group)} files of {columns} x {rows})"
 
 
 def series_files(folder: Path) -> tuple[Path, ...]:
@@ -171,6 +178,7 @@ def _geometry(path: Path, header: pydicom.Dataset) -> _Slice:
         spacing=(rows, columns),
         shape=(int(header.Rows), int(header.Columns)),
         series=str(header.get("SeriesInstanceUID", "")),
+        modality=str(header.get("Modality", "")).upper(),
         whole=all(value.is_integer() for value in scale),
     )
 
@@ -185,7 +193,8 @@ def _stacked(slices: Sequence[_Slice]) -> Series:
     step = _step(ordered, folder)
     voxels = np.stack([_values(each) for each in ordered], axis=-1)
     image = nib.Nifti1Image(voxels, _affine(ordered[0], step), dtype=voxels.dtype)
-    return Series(image, tuple(each.path for each in ordered))
+    files = tuple(each.path for each in ordered)
+    return Series(image, files, _MODALITIES.get(ordered[0].modality))
 
 
 def _refuse_other_grid(first: _Slice, other: _Slice) -> None:

@@ -16,10 +16,10 @@ from fedmodal.tasks import Modality, Task
 # Change it whenever the stored arrays would differ: stores are named after it.
 PREPROCESSING_VERSION = 1
 
-_AREA_FROM = 1.5  # reductions stronger than this average, weaker ones interpolate
-_BODY_HU = -300.0  # between lung or air and fat
-_BACKGROUND_FRACTION = 0.05  # of an MRI's bright tissue: air and noise stay below
-_TABLE_MASS = 0.025  # part of the body's mass cut off at either end when its middle is sought
+AREA_FROM = 1.5  # reductions stronger than this average, weaker ones interpolate
+BODY_HU = -300.0  # between lung or air and fat
+BACKGROUND_FRACTION = 0.05  # of an MRI's bright tissue: air and noise stay below
+TABLE_MASS = 0.025  # part of the body's mass cut off at either end when its middle is sought
 _SLAB_VALUES = 1 << 22  # float32 values worked on at once
 _SPL = orientations.axcodes2ornt(("S", "P", "L"))
 
@@ -199,7 +199,7 @@ def _body_middle(turned: Array, modality: Modality) -> tuple[float, float]:
     Taken between quantiles of the projected body, so that a table or noise does not move it.
     """
     some = turned[:: max(1, turned.shape[0] // 64)]
-    body = some > (_BODY_HU if modality is Modality.CT else background_level(some))
+    body = some > (BODY_HU if modality is Modality.CT else background_level(some))
     return _middle(body.sum((0, 2))), _middle(body.sum((0, 1)))
 
 
@@ -207,7 +207,7 @@ def _middle(mass: npt.NDArray[np.integer]) -> float:
     if not mass.any():
         return 0.5
     share = np.cumsum(mass) / mass.sum()
-    first, last = np.searchsorted(share, [_TABLE_MASS, 1 - _TABLE_MASS])
+    first, last = np.searchsorted(share, [TABLE_MASS, 1 - TABLE_MASS])
     return float(first + last + 1) / (2 * len(mass))
 
 
@@ -220,7 +220,7 @@ def background_level(values: Array) -> float:
     sample = values.ravel()[:: max(1, values.size // 1_000_000)]
     real = sample[(sample != 0) & (sample != sample.min())]
     low, high = np.percentile(real if real.size else sample, (1, 99))
-    return float(low + _BACKGROUND_FRACTION * (high - low))
+    return float(low + BACKGROUND_FRACTION * (high - low))
 
 
 def _bounds(values: Tensor, task: Task, modality: Modality) -> tuple[float, float]:
@@ -236,7 +236,7 @@ def _bounds(values: Tensor, task: Task, modality: Modality) -> tuple[float, floa
 def _forward(geometry: Geometry, axis: int) -> Tensor:
     """Weights (stored, native) along an axis of (S, P, L): resampling, then the crop or zero padding."""
     old, new = geometry.oriented[axis], geometry.resampled[axis]
-    area = old > _AREA_FROM * new
+    area = old > AREA_FROM * new
     weights = _area(old, new) if area else _interpolation(_positions(old, new), old)
     if axis == 0:
         return weights

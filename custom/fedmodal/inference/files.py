@@ -11,14 +11,30 @@ from pathlib import Path
 import nibabel as nib
 from PIL import Image
 
-from fedmodal.data.dicom import read_series, series_modality
+from fedmodal.data.dicom import read_series
 from fedmodal.data.nifti import read_nifti
 from fedmodal.errors import UserError
 from fedmodal.inference.predict import OrganStats, Prediction
 from fedmodal.tasks import Modality
 
 NIFTI = (".nii.gz", ".nii")
+DICOM_SEG = ".dcm"
 STATS_FILE = "stats.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An image that was read.
+
+    Attributes:
+        image: the volume.
+        declared: the modality that its header declares; NIfTI headers declare none.
+        files: of a DICOM series, in the order of slices; else empty.
+    """
+
+    image: nib.Nifti1Image
+    declared: Modality | None
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -33,23 +49,38 @@ class Source:
     path: Path
     out: Path
 
-    def read(self) -> tuple[nib.Nifti1Image, Modality | None]:
-        """The volume, and the modality that its header declares; NIfTI headers declare none.
+    def read(self, series: str = "") -> Opened:
+        """Read it.
+
+        Args:
+            series: the end of the UID of the DICOM series to take, where the folder holds several.
 
         Raises:
-            UserError: as `read_nifti` and `read_series` have it.
+            UserError: as `read_nifti` and `read_series` have it, or a NIfTI file that is to become
+                a DICOM-SEG.
         """
         if self.path.is_dir():
-            return read_series(self.path), series_modality(self.path)
-        return read_nifti(self.path), None
+            found = read_series(self.path, series)
+            return Opened(found.image, found.modality, found.files)
+        if self.is_dicom_seg:
+            raise UserError(
+                f"{self.path}: a DICOM-SEG needs the DICOM series; name {NIFTI[0]} for a NIfTI file"
+            )
+        return Opened(read_nifti(self.path), None, ())
+
+    @property
+    def is_dicom_seg(self) -> bool:
+        """Whether its label map becomes a DICOM Segmentation."""
+        return self.out.suffix.lower() == DICOM_SEG
 
 
-def find_sources(image: Path, out: Path) -> tuple[Source, ...]:
+def find_sources(image: Path, out: Path, *, dicom_seg: bool = False) -> tuple[Source, ...]:
     """One image, or all in a folder: NIfTI files, or folders with a DICOM series each.
 
     Args:
         image: NIfTI file, DICOM folder, or a folder of either.
-        out: NIfTI file for one image; for a folder of images a folder, or for one image too.
+        out: NIfTI file or DICOM-SEG for one image; for a folder of images a folder, or for one image too.
+        dicom_seg: in a folder, write DICOM-SEG and not NIfTI.
 
     Raises:
         UserError: nothing there, or an output that does not fit.
@@ -57,11 +88,12 @@ def find_sources(image: Path, out: Path) -> tuple[Source, ...]:
     if not image.exists():
         raise UserError(f"{image}: no such image; name a NIfTI file, a DICOM folder, or a folder of them")
     single = image.is_file() or not _members(image)
+    ending = DICOM_SEG if dicom_seg else NIFTI[0]
     if single:
-        return (Source(image, out if _is_nifti(out) else out / f"{_stem(image)}.nii.gz"),)
-    if _is_nifti(out):
+        return (Source(image, out if _is_file(out, dicom_seg) else out / f"{_stem(image)}{ending}"),)
+    if _is_file(out, dicom_seg):
         raise UserError(f"{out}: {image} holds several images; name a folder for their label maps")
-    sources = tuple(Source(member, out / f"{_stem(member)}.nii.gz") for member in _members(image))
+    sources = tuple(Source(member, out / f"{_stem(member)}{ending}") for member in _members(image))
     for one, other in pairwise(sorted(sources, key=lambda source: source.out)):
         if one.out == other.out:
             raise UserError(f"{one.path} and {other.path}: would become the same {one.out}; rename one")
@@ -73,20 +105,35 @@ def _members(folder: Path) -> Sequence[Path]:
     return [one for one in found if one.is_dir() or _is_nifti(one)]
 
 
+def _is_file(out: Path, dicom_seg: bool) -> bool:
+    """Whether an output names a file, and no folder for files."""
+    if dicom_seg and _is_nifti(out):
+        raise UserError(f"{out}: is named as NIfTI, but --dicom-seg was given; name it {DICOM_SEG}")
+    return _is_nifti(out) or (out.suffix.lower() == DICOM_SEG and not out.is_dir())
+
+
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI)
 
 
 def _stem(path: Path) -> str:
     name = path.name
-    for ending in NIFTI:
+    for ending in (*NIFTI, DICOM_SEG):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
 
 
-def write_prediction(prediction: Prediction, source: Source, *, preview: bool) -> None:
+def write_prediction(
+    prediction: Prediction, source: Source, *, preview: bool, dicom_seg: bytes = b""
+) -> None:
     """Write the label map, whole or not at all, and its preview beside it.
+
+    Args:
+        prediction: what to write.
+        source: where to.
+        preview: whether to write a picture too.
+        dicom_seg: the label map as a DICOM Segmentation, where the source asks for one.
 
     Raises:
         UserError: the label map would replace its image, or cannot be written.
@@ -97,7 +144,10 @@ def write_prediction(prediction: Prediction, source: Source, *, preview: bool) -
     partial = out.with_name(f".partial-{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(prediction.image, partial)
+        if source.is_dicom_seg:
+            partial.write_bytes(dicom_seg)
+        else:
+            nib.save(prediction.image, partial)
         partial.replace(out)
         if preview:
             Image.fromarray(prediction.preview).save(out.with_name(f"{_stem(out)}.png"))

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from fedmodal.errors import UserError
-from fedmodal.inference.files import Source, find_sources, stats_json, write_prediction, write_stats
+from fedmodal.inference.files import Opened, Source, find_sources, stats_json, write_prediction, write_stats
 from fedmodal.inference.model import Model, load_model
-from fedmodal.inference.predict import OrganStats, organ_stats, predict
+from fedmodal.inference.predict import OrganStats, Prediction, organ_stats, predict
 from fedmodal.tasks import Modality
 
 
@@ -21,6 +21,8 @@ class Request:
     image: Path
     out: Path
     modality: Modality | None = None
+    series: str = ""
+    dicom_seg: bool = False
     largest: bool = False
     preview: bool = False
     stats: bool = False
@@ -37,7 +39,7 @@ def run(request: Request, console: Console) -> int:
         UserError: the model or the images cannot be found, or the only image failed.
     """
     model = load_model(request.model)
-    sources = find_sources(request.image, request.out)
+    sources = find_sources(request.image, request.out, dicom_seg=request.dicom_seg)
     rows: list[tuple[Source, dict[str, OrganStats]]] = []
     problems = []
     for number, source in enumerate(sources, 1):
@@ -60,18 +62,25 @@ def run(request: Request, console: Console) -> int:
 
 
 def _one(request: Request, model: Model, source: Source) -> tuple[dict[str, OrganStats], Text]:
-    image, declared = source.read()
-    chosen = request.modality or declared
-    prediction = predict(model, image, chosen, largest_only=request.largest)
-    write_prediction(prediction, source, preview=request.preview)
+    opened = source.read(request.series)
+    chosen = request.modality or opened.declared
+    prediction = predict(model, opened.image, chosen, largest_only=request.largest)
+    dicom, doubt = _dicom_seg(prediction, opened, model) if source.is_dicom_seg else (b"", None)
+    write_prediction(prediction, source, preview=request.preview, dicom_seg=dicom)
     line = Text(f"{source.out}: {prediction.modality}")
-    for warning in _warnings(request.modality, declared, prediction.warning):
+    for warning in _warnings(request.modality, opened.declared, prediction.warning, doubt):
         line.append(f"; {warning}", style="yellow")
-    return organ_stats(image, prediction, model.task), line
+    return organ_stats(opened.image, prediction, model.task), line
 
 
-def _warnings(given: Modality | None, declared: Modality | None, doubt: str | None) -> list[str]:
-    found = [doubt] if doubt else []
+def _dicom_seg(prediction: Prediction, opened: Opened, model: Model) -> tuple[bytes, str | None]:
+    from fedmodal.inference.dicom_seg import dicom_segmentation  # noqa: PLC0415 - a second to import
+
+    return dicom_segmentation(prediction, opened.files, model)
+
+
+def _warnings(given: Modality | None, declared: Modality | None, *doubts: str | None) -> list[str]:
+    found = [doubt for doubt in doubts if doubt]
     if given and declared and given != declared:
         found.append(f"{given} was given, its header says {declared}")
     return found
