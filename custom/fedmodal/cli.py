@@ -142,7 +142,8 @@ def report(
     run: Annotated[Path, typer.Argument(help="simulator workspace or downloaded job")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a federated run reached: Dice per organ, modality and site, global against local."""
+    """Show what a federated run reached: Dice per organ, modality and site, and how the outlines stray."""
+    from fedmodal.report.measures import render_measures
     from fedmodal.report.record import find_record, read_record
     from fedmodal.report.table import render
 
@@ -152,6 +153,7 @@ def report(
         print(record.model_dump_json(indent=2))
     else:
         render(record, path, console)
+        render_measures(record, console)
 
 
 @app.command()

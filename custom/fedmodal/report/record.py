@@ -16,13 +16,11 @@ class SpreadRecord(BaseModel):
 
     n: int
     mean: float
-    low: float | None
-    high: float | None
-    least: float
-    q1: float
-    median: float
-    q3: float
-    most: float
+    low: float | None = None
+    high: float | None = None
+    q1: float | None = None
+    median: float | None = None
+    q3: float | None = None
 
 
 class OrganRecord(BaseModel):

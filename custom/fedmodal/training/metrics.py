@@ -12,6 +12,9 @@ from fedmodal.training.surfaces import surface_measures
 DICE, SURFACE_DICE, HD95, VOLUME_ERROR = "dice", "surface_dice", "hd95_mm", "volume_error_ml"
 """Names of the measures; volume error is the predicted volume less the true one."""
 
+FEW_PATIENTS = 5
+"""Below this many, a site gives means only."""
+
 RESAMPLES = 2000
 _BOOTSTRAP_SEED = 0
 _LEVELS = (2.5, 97.5)
@@ -75,29 +78,25 @@ def _count_pairs(reference: np.ndarray, prediction: np.ndarray, classes: int) ->
 
 @dataclass(frozen=True)
 class Spread:
-    """One measure over patients.
+    """One measure over patients; of fewer than five the mean alone, so that no patient stands out.
 
     Attributes:
         n: patients for whom it is defined.
         mean: over them.
-        low: where the 95 % bootstrap interval of the mean begins; None for a single patient.
+        low: where the 95 % bootstrap interval of the mean begins.
         high: where it ends.
-        least: the lowest value.
         q1: the first quartile.
         median: the second.
         q3: the third.
-        most: the highest value.
     """
 
     n: int
     mean: float
-    low: float | None
-    high: float | None
-    least: float
-    q1: float
-    median: float
-    q3: float
-    most: float
+    low: float | None = None
+    high: float | None = None
+    q1: float | None = None
+    median: float | None = None
+    q3: float | None = None
 
 
 def spread(values: np.ndarray) -> Spread | None:
@@ -108,12 +107,11 @@ def spread(values: np.ndarray) -> Spread | None:
     known = values[~np.isnan(values)]
     if not len(known):
         return None
-    low, high = None, None
-    if len(known) > 1:
-        drawn = np.random.default_rng(_BOOTSTRAP_SEED).choice(known, (RESAMPLES, len(known)))
-        low, high = np.percentile(drawn.mean(1), _LEVELS).tolist()
-    quartiles = np.quantile(known, (0, 0.25, 0.5, 0.75, 1)).tolist()
-    return Spread(len(known), float(known.mean()), low, high, *quartiles)
+    if len(known) < FEW_PATIENTS:
+        return Spread(len(known), float(known.mean()))
+    drawn = np.random.default_rng(_BOOTSTRAP_SEED).choice(known, (RESAMPLES, len(known)))
+    ends = np.percentile(drawn.mean(1), _LEVELS).tolist()
+    return Spread(len(known), float(known.mean()), *ends, *np.quantile(known, (0.25, 0.5, 0.75)).tolist())
 
 
 @dataclass(frozen=True)
