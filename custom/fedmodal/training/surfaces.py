@@ -27,7 +27,7 @@ def surface_measures(
     Returns:
         95th percentile of the Hausdorff distance (HD95) in mm, and surface Dice at 3 mm (Nikolov et
         al. 2018), per organ. Both are NaN where the reference has no such organ; where it is not
-        found, HD95 is NaN, for it has no surface, and surface Dice is 0.
+        predicted, HD95 is NaN, for it has no surface, and surface Dice is 0.
     """
     distance, overlap = np.full((2, organs), np.nan)
     boxes = [ndimage.find_objects(label, organs) for label in (prediction, reference)]
