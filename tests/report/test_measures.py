@@ -31,7 +31,7 @@ def test_each_measure_has_its_middle_and_its_ends() -> None:
     text = shown({"dice": spread(0.9), "hd95_mm": spread(12.0), "volume_error_ml": spread(-7.0)})
     assert "global, best" in text
     assert "2 of 3" in text
-    for words in ("0.900 [0.200, 0.400]", "12.0 [11.5, 12.5]", "-7.0 [-7.5, -6.5]"):
+    for words in ("0.900", "[0.200, 0.400]", "12.0", "[11.5, 12.5]", "-7.0", "[-7.5, -6.5]"):
         assert words in text
 
 

@@ -41,5 +41,5 @@ def _cell(organ: OrganRecord, measure: str) -> str:
         return "-"
     digits = 1 if measure in {"hd95_mm", "volume_error_ml"} else 3
     low, high = (spread.q1, spread.q3) if measure == "dice" else (spread.low, spread.high)
-    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    ends = "" if low is None or high is None else f"\n[{low:.{digits}f}, {high:.{digits}f}]"
     return f"{spread.mean:.{digits}f}{ends}"
