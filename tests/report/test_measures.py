@@ -31,12 +31,12 @@ def test_each_measure_has_its_middle_and_its_ends() -> None:
     text = shown({"dice": spread(0.9), "hd95_mm": spread(12.0), "volume_error_ml": spread(-7.0)})
     assert "global, best" in text
     assert "2 of 3" in text
-    for words in ("0.900", "[0.200, 0.400]", "12.0", "[11.5, 12.5]", "-7.0", "[-7.5, -6.5]"):
+    for words in ("0.90", "0.20..0.40", "12.0", "11.5..12.5", "-7.0", "-7.5..-6.5"):
         assert words in text
 
 
 def test_few_patients_have_no_ends() -> None:
-    assert "[" not in shown({"hd95_mm": spread(12.0, interval=False)}, LAST_GLOBAL).splitlines()[-2]
+    assert ".." not in shown({"hd95_mm": spread(12.0, interval=False)}, LAST_GLOBAL).splitlines()[-2]
 
 
 def test_runs_without_measures_get_no_table() -> None:

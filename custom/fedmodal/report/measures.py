@@ -7,10 +7,10 @@ from fedmodal.report.record import EvaluationRecord, OrganRecord, RunRecord
 from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
 
 _TITLES = {
-    "dice": "Dice\nmean [quartiles]",
-    "surface_dice": "surface Dice, 3 mm\nmean [95 %]",
-    "hd95_mm": "HD95, mm\nmean [95 %]",
-    "volume_error_ml": "volume error, ml\nmean [95 %]",
+    "dice": "Dice\nmean, quartiles",
+    "surface_dice": "surface Dice, 3 mm\nmean, 95 %",
+    "hd95_mm": "HD95, mm\nmean, 95 %",
+    "volume_error_ml": "volume error, ml\nmean, 95 %",
 }
 
 
@@ -23,7 +23,7 @@ def render_measures(record: RunRecord, console: Console) -> None:
 
 
 def _table(site: str, which: str, result: EvaluationRecord) -> Table:
-    title = f"{site} ({result.modality}): global, {which}, on {result.patients} {result.split} patients"
+    title = f"{site} ({result.modality}): global, {which}, {result.patients} {result.split} patients"
     table = Table(title=title, title_justify="left")
     table.add_column("organ")
     table.add_column("found")
@@ -39,7 +39,7 @@ def _cell(organ: OrganRecord, measure: str) -> str:
     spread = organ.spreads.get(measure)
     if spread is None:
         return "-"
-    digits = 1 if measure in {"hd95_mm", "volume_error_ml"} else 3
+    digits = 1 if measure in {"hd95_mm", "volume_error_ml"} else 2
     low, high = (spread.q1, spread.q3) if measure == "dice" else (spread.low, spread.high)
-    ends = "" if low is None or high is None else f"\n[{low:.{digits}f}, {high:.{digits}f}]"
+    ends = "" if low is None or high is None else f"\n{low:.{digits}f}..{high:.{digits}f}"
     return f"{spread.mean:.{digits}f}{ends}"
