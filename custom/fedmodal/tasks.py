@@ -117,42 +117,23 @@ class Task(_Frozen):
         return {"background": 0} | {organ.name: organ.id for organ in self.organs}
 
 
-_KIDNEY = Code(value="64033007", meaning="Kidney")
-_RIGHT, _LEFT = Code(value="24028007", meaning="Right"), Code(value="7771000", meaning="Left")
+def _sct(value: str, meaning: str) -> Code:
+    return Code(value=value, meaning=meaning)
+
+
+_KIDNEY, _RIGHT, _LEFT = _sct("64033007", "Kidney"), _sct("24028007", "Right"), _sct("7771000", "Left")
 
 ABDOMEN = Task(
     name="abdomen",
     organs=(
-        Organ(
-            id=1,
-            name="spleen",
-            colour="#e377c2",
-            millilitres=200,
-            code=Code(value="78961009", meaning="Spleen"),
-        ),
+        Organ(id=1, name="spleen", colour="#e377c2", millilitres=200, code=_sct("78961009", "Spleen")),
         Organ(id=2, name="right kidney", colour="#ff7f0e", millilitres=150, code=_KIDNEY, side=_RIGHT),
         Organ(id=3, name="left kidney", colour="#ffd92f", millilitres=150, code=_KIDNEY, side=_LEFT),
         Organ(
-            id=4,
-            name="gallbladder",
-            colour="#2ca02c",
-            millilitres=35,
-            code=Code(value="28231008", meaning="Gallbladder"),
+            id=4, name="gallbladder", colour="#2ca02c", millilitres=35, code=_sct("28231008", "Gallbladder")
         ),
-        Organ(
-            id=5,
-            name="liver",
-            colour="#d62728",
-            millilitres=1500,
-            code=Code(value="10200004", meaning="Liver"),
-        ),
-        Organ(
-            id=6,
-            name="pancreas",
-            colour="#1f77b4",
-            millilitres=80,
-            code=Code(value="15776009", meaning="Pancreas"),
-        ),
+        Organ(id=5, name="liver", colour="#d62728", millilitres=1500, code=_sct("10200004", "Liver")),
+        Organ(id=6, name="pancreas", colour="#1f77b4", millilitres=80, code=_sct("15776009", "Pancreas")),
     ),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
@@ -162,15 +143,7 @@ ABDOMEN = Task(
 
 HEART = Task(
     name="heart",
-    organs=(
-        Organ(
-            id=1,
-            name="heart",
-            colour="#d62728",
-            millilitres=700,
-            code=Code(value="80891009", meaning="Heart"),
-        ),
-    ),
+    organs=(Organ(id=1, name="heart", colour="#d62728", millilitres=700, code=_sct("80891009", "Heart")),),
     spacing=(3.0, 3.0, 3.0),
     slice_size=(128, 128),
     ct=Window(low=-160, high=440),

@@ -1,5 +1,6 @@
 """DICOM-SEG: read again by highdicom, it is the label map, and it names its slices."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
@@ -141,6 +142,45 @@ def test_bad_input_is_one_line(model_file: Path, series: Path, images: dict[str,
     code, shown = call(model_file, series, out)
     assert (code, "no frame of reference" in shown, "\n" in shown) == (1, True, False)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.unlink(), "uneven distance between slices"),
+        (lambda file: file.write_bytes(file.read_bytes()[:900]), "its image cannot be decoded"),
+        (lambda file: change(file, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "a colour image"),
+        (lambda file: change(file, PixelSpacing=None), "lacks PixelSpacing"),
+    ],
+)
+def test_a_series_with_one_bad_file_is_one_line(
+    model_file: Path, series: Path, spoil: Callable[[Path], object], words: str
+) -> None:
+    spoil(sorted(series.iterdir())[5])
+    code, shown = call(model_file, series, series.parent / "out.dcm")
+    assert (code, words in shown, "\n" in shown) == (1, True, False), shown
+    assert not (series.parent / "out.dcm").exists()
+
+
+def test_a_tilted_gantry_is_one_line(model_file: Path, series: Path) -> None:
+    for file in series.iterdir():
+        x, y, z = pydicom.dcmread(file).ImagePositionPatient
+        change(file, ImagePositionPatient=[x, y + 0.2 * z, z])
+    code, shown = call(model_file, series, series.parent / "out.dcm")
+    assert (code, "tilted gantry" in shown, "\n" in shown) == (1, True, False)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_header_that_does_not_do_is_one_line_and_not_quoted(
+    model_file: Path, series: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for file in series.iterdir():
+        change(file, PatientBirthDate="no date at all")
+    recwarn.clear()
+    code, shown = call(model_file, series, series.parent / "out.dcm")
+    assert (code, "a value that DICOM does not allow" in shown, "\n" in shown) == (1, True, False)
+    assert "no date" not in shown
+    assert not [one for one in recwarn if "no date" in str(one.message)]
 
 
 def test_the_wanted_one_of_two_series_in_a_folder_of_series(model_file: Path, series: Path) -> None:

@@ -16,6 +16,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.widgets.widget import Widget
 
+from fedmodal.errors import UserError
 from fedmodal.flare.payload import REASON, SITE_REPORT
 from fedmodal.inference.model import SERVER_CONFIG, SERVER_FOLDER, global_models, hash_of_model
 from fedmodal.report.progress import describe_contribution, describe_round
@@ -88,7 +89,10 @@ class RunSummary(Widget):  # type: ignore[misc]
 
     def _quorum(self) -> int:
         """The sites that a round waits for, by the job's configuration; 0 if it does not say."""
-        config = json.loads((self.folder / SERVER_FOLDER / SERVER_CONFIG).read_text(encoding="utf-8"))
+        path = self.folder / SERVER_FOLDER / SERVER_CONFIG
+        if not path.is_file():  # FLARE reads other formats too
+            return 0
+        config = json.loads(path.read_text(encoding="utf-8"))
         found = (flow.get("args", {}).get("min_clients") for flow in config.get("workflows", ()))
         return next((number for number in found if number is not None), 0)
 
@@ -148,7 +152,11 @@ class RunSummary(Widget):  # type: ignore[misc]
 
     def _finish(self, fl_ctx: FLContext) -> None:  # noqa: ARG002 - the shape of a handler
         self.record.finished = _now()
-        self.record.models = {file.name: hash_of_model(file) for file in global_models(self.folder)}
+        for file in global_models(self.folder):
+            try:
+                self.record.models[file.name] = hash_of_model(file)
+            except UserError as error:  # the table must not be lost with a model
+                self.logger.error(str(error))
         path = write_record(self.record, self.folder)
         self.logger.info(render_text(self.record, path))
 

@@ -54,6 +54,21 @@ def dicom_segmentation(
     Raises:
         UserError: the series' headers lack what a Segmentation must carry over.
     """
+    folder = files[0].parent
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote header fields, and so do some errors' texts
+            return _content(prediction, files, model)
+    except AttributeError as error:
+        raise UserError(f"{folder}: its headers lack {error.name}; write NIfTI instead") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: its headers hold a value that DICOM does not allow, and a DICOM-SEG would have to "
+            "carry it over; write NIfTI instead"
+        ) from error
+
+
+def _content(prediction: Prediction, files: Sequence[Path], model: Model) -> tuple[bytes, str | None]:
     distance = spacing_of(prediction.image.affine)[2]
     sources = [_header(file, distance) for file in files]
     if not sources[0].get("FrameOfReferenceUID"):
@@ -63,16 +78,8 @@ def dicom_segmentation(
         )
     invented = _fill_blanks(sources)
     label = np.asanyarray(prediction.image.dataobj).transpose(2, 1, 0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote header fields
-            made = _segmentation(label, sources, model)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{files[0].parent}: its headers are not fit for a DICOM-SEG ({error}); write NIfTI instead"
-        ) from error
     content = io.BytesIO()
-    made.save_as(content)
+    _segmentation(label, sources, model).save_as(content)
     return content.getvalue(), invented
 
 
