@@ -37,6 +37,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def model_file(phantom_sites: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network after a few steps on CT phantoms; it finds some of the larger organs."""
+    from fedmodal.data.dataset import read_dataset
+    from fedmodal.data.store import open_store
+    from fedmodal.training.config import training_config
+    from fedmodal.training.pooled import train_pooled
+
+    settings = {"steps_per_round": 30, "batch_size": 4, "network": {"channels": [4, 8, 16]}}
+    store = open_store(read_dataset(phantom_sites / "site-1"), cache)
+    folder = tmp_path_factory.mktemp("model")
+    train_pooled(training_config(settings), [store], 1, folder)
+    return folder / "model.pt"
+
+
 @pytest.fixture
 def ct_phantoms(phantom_sites: Path) -> Dataset:
     from fedmodal.data.dataset import read_dataset

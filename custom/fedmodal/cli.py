@@ -129,31 +129,37 @@ def simulate(
     clients: Annotated[str, typer.Option("-c", "--clients", help="names of the sites, by commas")] = "",
     threads: Annotated[int, typer.Option("-t", "--threads", min=1, help="sites at the same time")] = 1,
 ) -> None:
-    """Run a job in FLARE's simulator, with the site policy that it needs, in any workspace."""
+    """Run a job in FLARE's simulator, in any workspace with the site policy that it needs, then report."""
     from fedmodal.flare.simulate import Simulation, simulate
+    from fedmodal.report.run import Request, write_pages
 
     sites = tuple(clients.split(",")) if clients else n_clients
     simulate(Simulation(job, workspace, sites, threads))
-    console.print(f"the table again: fedmodal report {workspace}", soft_wrap=True)
+    write_pages(Request(workspace), console)
 
 
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="simulator workspace or downloaded job")],
+    out: Annotated[Path | None, typer.Option(help="folder for the pages; by default the run's")] = None,
+    cases: Annotated[
+        list[Path] | None, typer.Option(help="data set of yours to show the model on; repeatable")
+    ] = None,
+    pooled: Annotated[
+        Path | None, typer.Option(help="folder of a `fedmodal train` on pooled data, to compare with")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a federated run reached: Dice per organ, modality and site, and how the outlines stray."""
-    from fedmodal.report.measures import render_measures
+    """Show what a federated run reached, and write it as report.html and report.md."""
     from fedmodal.report.record import find_record, read_record
-    from fedmodal.report.table import render
+    from fedmodal.report.run import Request, show, write_pages
 
-    path = find_record(run)
-    record = read_record(path)
     if as_json:
-        print(record.model_dump_json(indent=2))
-    else:
-        render(record, path, console)
-        render_measures(record, console)
+        print(read_record(find_record(run)).model_dump_json(indent=2))
+        return
+    request = Request(run, out, tuple(cases or ()), pooled)
+    show(request, console)
+    write_pages(request, console)
 
 
 @app.command()

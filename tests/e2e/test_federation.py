@@ -12,7 +12,7 @@ import pytest
 
 from fedmodal.flare.learner import PRIVATE_REASON
 from fedmodal.report.record import find_record, read_record
-from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
+from fedmodal.report.scores import BEST_GLOBAL, LAST_GLOBAL
 from tests.e2e.conftest import Run
 from tests.e2e.federation import Federation, wait_for
 from tests.kits import ORG_ADMIN, SERVER, local_project, provision

@@ -12,7 +12,7 @@ from fedmodal.flare.jobs import JOBS
 from fedmodal.networks import SegmentationNetwork
 from fedmodal.normlocal import NormLocal, read_norm_sets
 from fedmodal.report.record import find_record, read_record
-from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
+from fedmodal.report.scores import BEST_GLOBAL, LAST_GLOBAL
 from fedmodal.tasks import HEART
 from fedmodal.training.config import settings_of
 from tests.conftest import write_sites

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedmodal.flare.policy import install_simulator_policy
 from fedmodal.inference.model import load_model
 from fedmodal.report.record import RunRecord, find_record, read_record
-from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
+from fedmodal.report.scores import BEST_GLOBAL, LAST_GLOBAL
 from tests.e2e.conftest import Run
 
 ROUNDS = 3

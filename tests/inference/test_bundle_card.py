@@ -84,16 +84,25 @@ def test_phantoms_are_said_first(tmp_path: Path) -> None:
 
 def test_the_card_of_a_training_alone_with_and_without_results(model_file: Path, tmp_path: Path) -> None:
     shutil.copy(model_file, tmp_path / "model.pt")
-    assert write_bundle(load_model(tmp_path), tmp_path / "one").phantoms is None
+    assert write_bundle(load_model(tmp_path), tmp_path / "one").phantoms is True
     card = (tmp_path / "one" / "docs" / "README.md").read_text()
-    assert "Whether the training patients were real or phantoms" in card
+    assert "TRAINED ON PHANTOMS" in card
     assert "No test results came with this model" in card
-    result = pooled.TestResult("synthetic CT phantoms, abdomen", "CT", Split.TEST, summarize([], ABDOMEN))
+    result = pooled.TestResult("ours", "CT", Split.TEST, summarize([], ABDOMEN))
     pooled.write_results([result], training_config({}), tmp_path)
-    assert write_bundle(load_model(tmp_path), tmp_path / "two").phantoms is True
+    assert write_bundle(load_model(tmp_path), tmp_path / "two").scores[0].data == "ours"
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(UserError, match=r"results.json: not the results of a training"):
         write_bundle(load_model(tmp_path), tmp_path / "three")
+
+
+def test_a_model_that_does_not_say_what_it_was_trained_on(model_file: Path, tmp_path: Path) -> None:
+    content = torch.load(model_file, weights_only=True)
+    del content["fedmodal"]["phantoms"]
+    torch.save(content, tmp_path / "model.pt")
+    assert write_bundle(load_model(tmp_path), tmp_path / "one").phantoms is None
+    card = (tmp_path / "one" / "docs" / "README.md").read_text()
+    assert "Whether the training patients were real or phantoms" in card
 
 
 def test_norm_layers_of_one_modality_make_a_bundle_of_one_modality(tmp_path: Path) -> None:

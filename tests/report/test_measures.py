@@ -4,7 +4,7 @@ from rich.console import Console
 
 from fedmodal.report.measures import render_measures
 from fedmodal.report.record import RunRecord
-from fedmodal.report.table import BEST_GLOBAL, LAST_GLOBAL
+from fedmodal.report.scores import BEST_GLOBAL, LAST_GLOBAL
 
 
 def spread(mean: float, *, interval: bool = True) -> dict[str, object]:

@@ -129,11 +129,23 @@ def phantoms_for(
     site: str, task: Task, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> Dataset:
     """Synthetic patients for a site, made once and kept in the cache: odd sites CT, even ones MRI."""
+    folder, modality, seed = _phantoms(site, task, cache)
+    return find_phantoms(site, task, cache) or write_phantoms(
+        folder, task, modality, PHANTOM_COUNTS, seed, progress
+    )
+
+
+def find_phantoms(site: str, task: Task, cache: Path) -> Dataset | None:
+    """The site's synthetic patients where the cache holds them already, else None."""
+    folder, _, _ = _phantoms(site, task, cache)
+    return read_dataset(folder) if (folder / DATASET_FILE).is_file() else None
+
+
+def _phantoms(site: str, task: Task, cache: Path) -> tuple[Path, Modality, int]:
+    """Their folder, modality and seed."""
     number = int(match.group()) if (match := re.search(r"\d+$", site)) else 1
     modality = Modality.CT if number % 2 else Modality.MRI
     seed = PHANTOM_SEED + (number - 1) // 2
     counts = "-".join(str(PHANTOM_COUNTS[split]) for split in Split)
-    folder = cache / "phantoms" / f"{task.name}-{modality.lower()}-{seed}-{counts}-v{PHANTOM_VERSION}"
-    if (folder / DATASET_FILE).is_file():
-        return read_dataset(folder)
-    return write_phantoms(folder, task, modality, PHANTOM_COUNTS, seed, progress)
+    name = f"{task.name}-{modality.lower()}-{seed}-{counts}-v{PHANTOM_VERSION}"
+    return cache / "phantoms" / name, modality, seed

@@ -62,12 +62,13 @@ class StoredCase:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A site's data set, ready for training and evaluation."""
+    """A site's data set, ready for training and evaluation; `synthetic` marks phantoms."""
 
     task: Task
     modality: Modality
     name: str
     cases: tuple[StoredCase, ...]
+    synthetic: bool = False
 
     def split(self, split: Split) -> tuple[StoredCase, ...]:
         """The cases of one split, in the order of `dataset.json`."""
@@ -112,7 +113,7 @@ def open_store(dataset: Dataset, cache: Path, progress: Progress | None = None) 
         cases = tuple(_open_all(dataset, cache, digests, progress))
     finally:
         digests.save()
-    return Store(dataset.task_definition, dataset.modality, dataset.name, cases)
+    return Store(dataset.task_definition, dataset.modality, dataset.name, cases, dataset.synthetic)
 
 
 def _open_all(

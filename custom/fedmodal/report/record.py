@@ -1,12 +1,14 @@
 """What is known of a federated run: the file that the server keeps and every report reads."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedmodal.errors import UserError
+from fedmodal.training.measures import RESULTS_FILE
 
 RECORD_FILE = "fedmodal_run.json"
 
@@ -26,7 +28,7 @@ class SpreadRecord(BaseModel):
 class OrganRecord(BaseModel):
     """One organ of one model on one site's patients; the fields are those of `OrganSummary`.
 
-    `spreads` goes by the names of `training.metrics`: dice, hd95_mm, surface_dice, volume_error_ml.
+    `spreads` goes by the names of `training.measures`: dice, hd95_mm, surface_dice, volume_error_ml.
     Runs of earlier versions have none.
     """
 
@@ -139,6 +141,21 @@ class RunRecord(BaseModel):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a site gave to a run: rounds in which its update was taken, and the slices it trained on there."""
+
+    rounds: int
+    slices: int
+
+
+def share_of(record: RunRecord, site: str) -> Share:
+    """One site's share."""
+    parts = [done.sites[site] for done in record.rounds.values() if site in done.sites]
+    taken = [part.slices for part in parts if part.accepted]
+    return Share(len(taken), sum(taken))
+
+
 def write_record(record: RunRecord, folder: Path) -> Path:
     """Write the record into a run's folder, as a whole or not at all."""
     path = folder / RECORD_FILE
@@ -146,6 +163,26 @@ def write_record(record: RunRecord, folder: Path) -> Path:
     partial.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def read_results(path: Path) -> tuple[str, list[tuple[str, EvaluationRecord]]]:
+    """The task of a training without a federation, and its results: data set and scores.
+
+    Args:
+        path: the file, or the folder that holds it.
+
+    Raises:
+        UserError: no such file, or not the results of a training.
+    """
+    file = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = [(str(one["data"]), EvaluationRecord.model_validate(one)) for one in content["results"]]
+        return str(content["training"]["task"]), found
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: not there; name the folder that `fedmodal train` wrote") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not the results of a training; mend it or take it away") from error
 
 
 def find_record(run: Path) -> Path:

@@ -7,13 +7,8 @@ import numpy as np
 
 from fedmodal.data.nifti import millilitres_a_voxel, spacing_of
 from fedmodal.tasks import Task
+from fedmodal.training.measures import DICE, FEW_PATIENTS, HD95, SURFACE_DICE, VOLUME_ERROR
 from fedmodal.training.surfaces import surface_measures
-
-DICE, SURFACE_DICE, HD95, VOLUME_ERROR = "dice", "surface_dice", "hd95_mm", "volume_error_ml"
-"""Names of the measures; volume error is the predicted volume less the true one."""
-
-FEW_PATIENTS = 5
-"""Below this many, a site gives means only."""
 
 RESAMPLES = 2000
 _BOOTSTRAP_SEED = 0

@@ -16,13 +16,13 @@ from fedmodal.networks import weights_hash
 from fedmodal.normlocal import NORMLOCAL, recompute_statistics
 from fedmodal.training.config import KEY_METRIC, TrainingConfig
 from fedmodal.training.evaluator import evaluate
+from fedmodal.training.measures import RESULTS_FILE
 from fedmodal.training.memory import keep_freed_memory
 from fedmodal.training.metrics import Summary, summarize
 from fedmodal.training.session import FALLBACKS, Session
 from fedmodal.training.state import TrainingState
 
 MODEL_FILE = "model.pt"
-RESULTS_FILE = "results.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def train_pooled(
             on_round(Progress(number, result.loss, val_dice))
     if validates and (best := session.state.best()):
         session.network.load_state_dict(best.weights)
-    _save(session, out)
+    _save(session, out, synthetic=any(store.synthetic for store in stores))
     return session
 
 
@@ -135,13 +135,14 @@ def write_results(results: Sequence[TestResult], config: TrainingConfig, out: Pa
     return path
 
 
-def _save(session: Session, out: Path) -> None:
+def _save(session: Session, out: Path, *, synthetic: bool) -> None:
     weights = session.weights()
     about = {
         "task": session.task.name,
         "labels": session.task.labels,
         "network": session.config.network.model_dump(mode="json"),
         "arm": session.config.arm,
+        "phantoms": synthetic,
         "modalities": sorted({case.modality.value for case in session.cases}),
         "seed": session.config.seed,
         "key_metric": KEY_METRIC,

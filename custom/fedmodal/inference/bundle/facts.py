@@ -1,17 +1,19 @@
 """What is known of a model's training: from the record of its run, or the results beside it."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from fedmodal.errors import UserError
 from fedmodal.inference.model import SERVER_FOLDER, Model
-from fedmodal.report.record import RECORD_FILE, EvaluationRecord, RunRecord, read_record
-from fedmodal.tasks import Modality
-from fedmodal.training.pooled import RESULTS_FILE
+from fedmodal.report.record import (
+    RECORD_FILE,
+    EvaluationRecord,
+    RunRecord,
+    read_record,
+    read_results,
+    share_of,
+)
+from fedmodal.training.measures import RESULTS_FILE
 
 FEDERATED, UNFEDERATED, UNKNOWN = "federated", "not federated", "not recorded"
 
@@ -77,11 +79,15 @@ def find_facts(model: Model) -> Facts:
     if model.path.parent.name == SERVER_FOLDER and record.is_file():
         return _of_run(read_record(record), model.path.name)
     about = torch.load(model.path, map_location="cpu", weights_only=True).get("fedmodal") or {}
-    known = {"arm": about.get("arm", ""), "modalities": tuple(about.get("modalities", ()))}
     results = model.path.parent / RESULTS_FILE
-    if results.is_file():
-        return _of_results(results, model, known)
-    return Facts(UNFEDERATED if about else UNKNOWN, **known)
+    scores = read_results(results)[1] if results.is_file() else ()
+    return Facts(
+        kind=UNFEDERATED if about else UNKNOWN,
+        arm=about.get("arm", ""),
+        modalities=tuple(about.get("modalities", ())),
+        scores=tuple(_score(data, result) for data, result in scores),
+        phantoms=about.get("phantoms"),
+    )
 
 
 def _of_run(record: RunRecord, file: str) -> Facts:
@@ -104,25 +110,10 @@ def _of_run(record: RunRecord, file: str) -> Facts:
 
 
 def _site(record: RunRecord, name: str) -> Site:
-    given = [
-        one.sites[name] for one in record.rounds.values() if name in one.sites and one.sites[name].accepted
-    ]
-    site = record.sites[name]
-    slices = sum(part.slices for part in given)
-    return Site(name, site.modality, site.patients, site.phantoms, len(given), slices)
+    site, share = record.sites[name], share_of(record, name)
+    return Site(name, site.modality, site.patients, site.phantoms, share.rounds, share.slices)
 
 
 def _score(data: str, result: EvaluationRecord) -> Score:
     organs = {name: organ.dice for name, organ in result.organs.items()}
     return Score(data, result.modality, result.split, result.patients, result.mean, organs)
-
-
-def _of_results(path: Path, model: Model, known: dict[str, Any]) -> Facts:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))["results"]
-        scores = tuple(_score(one["data"], EvaluationRecord.model_validate(one)) for one in results)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the results of a training; mend it or take it away") from error
-    names = {f"synthetic {modality} phantoms, {model.task.name}" for modality in Modality}
-    phantoms = True if any(score.data in names for score in scores) else None
-    return Facts(UNFEDERATED, scores=scores, phantoms=phantoms, **known)
