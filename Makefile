@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-all check format bench poc wheel wheels kits clean
 
-demo: $(VENV)/ready  ## federated abdomen_gin on phantoms, both sites at once, then the table
+demo: $(VENV)/ready  ## federated abdomen_gin on phantoms, both sites at once, then its report
 	$(BIN)/fedmodal simulate jobs/abdomen_gin -w $(RUN) -n 2 -t 2
 
 test: $(VENV)/ready  ## the tests, but for those that take minutes each
