@@ -173,15 +173,23 @@ def predict(
         bool, typer.Option("--dicom-seg", help="into a folder: DICOM-SEG, not NIfTI")
     ] = False,
     largest: Annotated[bool, typer.Option("--largest", help="keep each organ's largest component")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="average over turned, zoomed and relit views")] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="a map of it beside each label map, in percent")
+    ] = False,
     preview: Annotated[bool, typer.Option("--preview", help="a picture beside each label map")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="stats.csv: volume, mean intensity")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="stats.csv: volume, mean intensity, uncertainty")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Segment images on their own grid; exit code 1 if one of them could not be read."""
     from fedmodal.inference.run import Request, run
 
     given = modality_of(modality) if modality else None
-    request = Request(model, image, out, given, series, dicom_seg, largest, preview, stats, as_json)
+    request = Request(
+        model, image, out, given, series, dicom_seg, largest, tta, uncertainty, preview, stats, as_json
+    )
     raise typer.Exit(run(request, console))
 
 

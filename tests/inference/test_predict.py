@@ -124,7 +124,7 @@ def test_json_for_a_program(model_file: Path, images: dict[str, Path], tmp_path:
     assert code == 0
     (entry,) = json.loads(shown)
     assert entry["image"] == str(tmp_path / "x.nii.gz")
-    assert set(entry["organs"]["liver"]) == {"millilitres", "mean_intensity"}
+    assert set(entry["organs"]["liver"]) == {"millilitres", "mean_intensity", "mean_uncertainty"}
 
 
 def test_bad_input_is_one_line(model_file: Path, images: dict[str, Path], tmp_path: Path) -> None:

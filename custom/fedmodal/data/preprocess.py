@@ -131,8 +131,35 @@ def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
             part = _along(part[..., from_rows, from_columns], rows[to_rows, from_rows], 2)
             labels = _highest(_along(part, columns[to_columns, from_columns], 3))
             result[first : first + slab, to_rows, to_columns] = labels.cpu().numpy()
+    return _turned_back(result, geometry)
+
+
+def restore_values(values: Tensor, geometry: Geometry, outside: int) -> npt.NDArray[np.uint8]:
+    """Bring one map back to the image's own grid, linearly interpolated and rounded; slabs as in `restore`.
+
+    Args:
+        values: (S, H, W) on the stored grid, 0 to 255.
+        geometry: of the stored case.
+        outside: of voxels outside the stored slices.
+    """
+    result = np.full(geometry.oriented, outside, np.uint8)
+    depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
+    rows, columns = _backward(geometry, 0), _backward(geometry, 1)
+    to_rows, to_columns = (_reach(weights.sum(1) > 0) for weights in (rows, columns))
+    slab = max(1, _SLAB_VALUES // (len(rows) * len(columns)))
+    for first in range(0, len(depth), slab):
+        weights = depth[first : first + slab]
+        used = _reach(weights.sum(0) > 0)
+        part = _along(_along(values[used].float(), weights[:, used], 0), rows[to_rows], 1)
+        restored = _along(part, columns[to_columns], 2).round().clamp(0, 255)
+        result[first : first + slab, to_rows, to_columns] = restored.to(torch.uint8).cpu().numpy()
+    return _turned_back(result, geometry)
+
+
+def _turned_back(values: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """An array of axes (S, P, L) with the axes of its image."""
     back = orientations.ornt_transform(_SPL, orientations.io_orientation(np.array(geometry.affine)))
-    return np.ascontiguousarray(orientations.apply_orientation(result, back))
+    return np.ascontiguousarray(orientations.apply_orientation(values, back))
 
 
 def _touched(weights: Tensor, organs: Tensor) -> tuple[slice, slice]:

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fedmodal.tasks import Modality
 NIFTI = (".nii.gz", ".nii")
 DICOM_SEG = ".dcm"
 STATS_FILE = "stats.csv"
+UNCERTAINTY = "_uncertainty.nii.gz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +71,26 @@ class Source:
         return Opened(read_nifti(self.path), None, ())
 
     @property
+    def uncertainty(self) -> Path:
+        """Where its uncertainty map goes, beside the label map."""
+        return self.out.with_name(f"{_stem(self.out)}{UNCERTAINTY}")
+
+    @property
     def is_dicom_seg(self) -> bool:
         """Whether its label map becomes a DICOM Segmentation."""
         return self.out.suffix.lower() == DICOM_SEG
 
 
-def find_sources(image: Path, out: Path, *, dicom_seg: bool = False) -> tuple[Source, ...]:
+def find_sources(
+    image: Path, out: Path, *, dicom_seg: bool = False, uncertainty: bool = False
+) -> tuple[Source, ...]:
     """One image, or all in a folder: NIfTI files, or folders with a DICOM series each.
 
     Args:
         image: NIfTI file, DICOM folder, or a folder of either.
         out: NIfTI file or DICOM-SEG for one image; for a folder of images a folder, or for one image too.
         dicom_seg: in a folder, write DICOM-SEG and not NIfTI.
+        uncertainty: whether maps of it are written too.
 
     Raises:
         UserError: nothing there, or an output that does not fit.
@@ -94,9 +104,14 @@ def find_sources(image: Path, out: Path, *, dicom_seg: bool = False) -> tuple[So
     if _is_file(out, dicom_seg):
         raise UserError(f"{out}: {image} holds several images; name a folder for their label maps")
     sources = tuple(Source(member, out / f"{_stem(member)}{ending}") for member in _members(image))
-    for one, other in pairwise(sorted(sources, key=lambda source: source.out)):
-        if one.out == other.out:
-            raise UserError(f"{one.path} and {other.path}: would become the same {one.out}; rename one")
+    places = sorted(
+        (place, source.path)
+        for source in sources
+        for place in ((source.out, source.uncertainty) if uncertainty else (source.out,))
+    )
+    for (place, one), (other_place, other) in pairwise(places):
+        if place == other_place:
+            raise UserError(f"{one} and {other}: would become the same {place}; rename one")
     return sources
 
 
@@ -127,7 +142,7 @@ def _stem(path: Path) -> str:
 def write_prediction(
     prediction: Prediction, source: Source, *, preview: bool, dicom_seg: bytes = b""
 ) -> None:
-    """Write the label map, whole or not at all, and its preview beside it.
+    """Write the label map and any uncertainty map, each whole or not at all, and the preview beside them.
 
     Args:
         prediction: what to write.
@@ -141,20 +156,31 @@ def write_prediction(
     out = source.out
     if out.resolve() == source.path.resolve():
         raise UserError(f"{out}: is the image itself; name another file for the label map")
-    partial = out.with_name(f".partial-{out.name}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with _written_whole(out) as partial:
         if source.is_dicom_seg:
             partial.write_bytes(dicom_seg)
         else:
             nib.save(prediction.image, partial)
-        partial.replace(out)
-        if preview:
-            Image.fromarray(prediction.preview).save(out.with_name(f"{_stem(out)}.png"))
+    if prediction.uncertainty is not None:
+        with _written_whole(source.uncertainty) as partial:
+            nib.save(prediction.uncertainty, partial)
+    if preview:
+        with _written_whole(out.with_name(f"{_stem(out)}.png")) as partial:
+            Image.fromarray(prediction.preview).save(partial)
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A partial file to write to, which gets its name at the end, or is taken away."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(
-            f"{out}: cannot be written ({error.strerror}); make room or name another place"
+            f"{path}: cannot be written ({error.strerror}); make room or name another place"
         ) from error
 
 
@@ -162,7 +188,7 @@ Rows = Sequence[tuple[Source, dict[str, OrganStats]]]
 
 
 def write_stats(rows: Rows, folder: Path) -> Path:
-    """Write a row an image and organ: volume in millilitres and mean intensity.
+    """Write a row an image and organ: volume in millilitres, mean intensity, mean uncertainty.
 
     Raises:
         UserError: the file cannot be written.
@@ -170,10 +196,10 @@ def write_stats(rows: Rows, folder: Path) -> Path:
     path = folder / STATS_FILE
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["image", "organ", "millilitres", "mean_intensity"])
+    writer.writerow(["image", "organ", *(field.name for field in fields(OrganStats))])
     for source, organs in rows:
         for name, one in organs.items():
-            writer.writerow([source.out.name, name, one.millilitres, one.mean_intensity])  # None is empty
+            writer.writerow([source.out.name, name, *astuple(one)])  # None is empty
     try:
         path.write_text(text.getvalue(), encoding="utf-8", newline="")
     except OSError as error:

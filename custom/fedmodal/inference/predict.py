@@ -1,5 +1,6 @@
 """From an image to a label map on the image's own grid."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -10,15 +11,18 @@ from scipy import ndimage
 
 from fedmodal.data.nifti import millilitres_a_voxel
 from fedmodal.data.plausible import modality_problem
-from fedmodal.data.preprocess import preprocess, restore
+from fedmodal.data.preprocess import preprocess, restore, restore_values
 from fedmodal.inference.model import Model
-from fedmodal.tasks import Modality, Task
+from fedmodal.inference.paint import paint
+from fedmodal.inference.views import Views, entropy_percent, views_of
+from fedmodal.tasks import Modality, Organ, Task
 from fedmodal.training.evaluator import predict_scores
 
 DECIMALS = 1
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
-OPACITY = 0.45  # of the organs' colours in a preview
 ZOOM = 4  # pixels a voxel, along each side
+NOT_LOOKED_AT = 255
+"""In an uncertainty map: voxels outside the slices that the network saw."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,12 @@ class OrganStats:
     Attributes:
         millilitres: its volume.
         mean_intensity: of the image inside it (HU for CT); None where it was not found.
+        mean_uncertainty: inside it, percent; None where it was not found or not asked for.
     """
 
     millilitres: float
     mean_intensity: float | None
+    mean_uncertainty: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +49,15 @@ class Prediction:
         modality: by whose intensity rule the image was read.
         warning: what speaks against that modality, or None.
         preview: the slice with the most organs in it, uint8 (rows, columns, RGB), seen from the feet.
+        uncertainty: entropy of the class probabilities in percent of the highest possible, uint8, on the
+            same grid, `NOT_LOOKED_AT` outside the slices that the network saw; None if not asked for.
     """
 
     image: nib.Nifti1Image
     modality: Modality
     warning: str | None
     preview: npt.NDArray[np.uint8]
+    uncertainty: nib.Nifti1Image | None = None
 
 
 def estimate_modality(values: npt.NDArray[np.generic]) -> Modality:
@@ -63,6 +72,8 @@ def predict(
     *,
     device: torch.device | None = None,
     largest_only: bool = False,
+    views: bool = False,
+    uncertainty: bool = False,
 ) -> Prediction:
     """Segment one volume of any orientation and spacing.
 
@@ -72,6 +83,8 @@ def predict(
         modality: given, or None to tell by the intensities.
         device: a GPU where there is one, by default.
         largest_only: keep the largest connected component (26 neighbours) of each organ.
+        views: average over the views of `inference.views`; takes about as many times as long.
+        uncertainty: make the map of uncertainty too.
 
     Raises:
         UserError: the model has no norm layers for that modality.
@@ -81,24 +94,42 @@ def predict(
     warning = modality_problem(values, chosen) if modality else None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = model.network(chosen).to(device)
+    if views:
+        network = Views(network, views_of(model.task))
     prepared = preprocess(image, None, model.task, chosen)
     scores = predict_scores(network, prepared.image, device)
     label = restore(scores, prepared.geometry)
     if largest_only:
         label = keep_largest(label, model.task)
-    result = nib.Nifti1Image(label, image.affine, dtype=np.uint8)
-    return Prediction(result, chosen, warning, draw_preview(prepared.image, scores, model.task))
+    doubt = restore_values(entropy_percent(scores), prepared.geometry, NOT_LOOKED_AT) if uncertainty else None
+    return Prediction(
+        image=_on_grid(label, image),
+        modality=chosen,
+        warning=warning,
+        uncertainty=None if doubt is None else _on_grid(doubt, image),
+        preview=draw_preview(prepared.image, scores, model.task),
+    )
+
+
+def _on_grid(values: npt.NDArray[np.uint8], image: nib.Nifti1Image) -> nib.Nifti1Image:
+    return nib.Nifti1Image(values, image.affine, dtype=np.uint8)
 
 
 def keep_largest(label: npt.NDArray[np.uint8], task: Task) -> npt.NDArray[np.uint8]:
     """Keep the largest connected component of each organ (26 neighbours); returns a new label map."""
     kept = np.zeros_like(label)
-    for organ in task.organs:
-        parts, count = ndimage.label(label == organ.id, NEIGHBOURS)
-        if count:
-            sizes = np.bincount(parts.ravel())[1:]
-            kept[parts == 1 + int(np.argmax(sizes))] = organ.id
+    for organ, box in _boxes(label, task):
+        parts, _ = ndimage.label(label[box] == organ.id, NEIGHBOURS)
+        sizes = np.bincount(parts.ravel())[1:]
+        kept[box][parts == 1 + int(np.argmax(sizes))] = organ.id
     return kept
+
+
+def _boxes(label: npt.NDArray[np.uint8], task: Task) -> Iterator[tuple[Organ, tuple[slice, slice, slice]]]:
+    """The organs that are in a label map, and the box that each fills."""
+    for organ, box in zip(task.organs, ndimage.find_objects(label, len(task.organs)), strict=True):
+        if box is not None:
+            yield organ, box
 
 
 def draw_preview(image: npt.NDArray[np.float16], scores: torch.Tensor, task: Task) -> npt.NDArray[np.uint8]:
@@ -111,21 +142,21 @@ def draw_preview(image: npt.NDArray[np.float16], scores: torch.Tensor, task: Tas
     """
     labels = scores.argmax(0).numpy()
     place = int(np.argmax([len(np.unique(one)) * one.size + np.count_nonzero(one) for one in labels]))
-    grey = np.repeat(image[place].astype(np.float32)[..., None], 3, axis=2) * 255
-    for organ in task.organs:
-        colour = np.array([int(organ.colour[start : start + 2], 16) for start in (1, 3, 5)])
-        inside = labels[place] == organ.id
-        grey[inside] = (1 - OPACITY) * grey[inside] + OPACITY * colour
-    return np.rint(np.kron(grey, np.ones((ZOOM, ZOOM, 1)))).astype(np.uint8)
+    grey = np.rint(image[place].astype(np.float32) * 255).astype(np.uint8)
+    return np.kron(paint(grey, labels[place].astype(np.uint8), task), np.ones((ZOOM, ZOOM, 1), np.uint8))
 
 
 def organ_stats(image: nib.Nifti1Image, prediction: Prediction, task: Task) -> dict[str, OrganStats]:
-    """Volume and mean intensity of each organ, by name."""
+    """Volume, mean intensity and mean uncertainty of each organ, by name."""
     label, values = np.asanyarray(prediction.image.dataobj), np.asanyarray(image.dataobj)
+    doubt = None if prediction.uncertainty is None else np.asanyarray(prediction.uncertainty.dataobj)
     voxel = millilitres_a_voxel(image.affine)
-    stats = {}
-    for organ in task.organs:
-        inside = label == organ.id
-        mean = round(float(values[inside].mean()), DECIMALS) if inside.any() else None
-        stats[organ.name] = OrganStats(round(float(inside.sum()) * voxel, DECIMALS), mean)
+    stats = {organ.name: OrganStats(0.0, None, None) for organ in task.organs}
+    for organ, box in _boxes(label, task):
+        inside = label[box] == organ.id
+        stats[organ.name] = OrganStats(
+            round(float(inside.sum()) * voxel, DECIMALS),
+            round(float(values[box][inside].mean()), DECIMALS),
+            None if doubt is None else round(float(doubt[box][inside].mean()), DECIMALS),
+        )
     return stats

@@ -1,5 +1,6 @@
 """`fedmodal predict`: every image that was named, one at a time."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class Request:
     series: str = ""
     dicom_seg: bool = False
     largest: bool = False
+    views: bool = False
+    uncertainty: bool = False
     preview: bool = False
     stats: bool = False
     as_json: bool = False
@@ -39,12 +42,15 @@ def run(request: Request, console: Console) -> int:
         UserError: the model or the images cannot be found, or the only image failed.
     """
     model = load_model(request.model)
-    sources = find_sources(request.image, request.out, dicom_seg=request.dicom_seg)
+    sources = find_sources(
+        request.image, request.out, dicom_seg=request.dicom_seg, uncertainty=request.uncertainty
+    )
     rows: list[tuple[Source, dict[str, OrganStats]]] = []
     problems = []
     for number, source in enumerate(sources, 1):
         try:
-            stats, line = _one(request, model, source)
+            with console.status(source.path.name) if not request.as_json else nullcontext():
+                stats, line = _one(request, model, source)
         except UserError as error:
             if len(sources) == 1:
                 raise
@@ -64,7 +70,14 @@ def run(request: Request, console: Console) -> int:
 def _one(request: Request, model: Model, source: Source) -> tuple[dict[str, OrganStats], Text]:
     opened = source.read(request.series)
     chosen = request.modality or opened.declared
-    prediction = predict(model, opened.image, chosen, largest_only=request.largest)
+    prediction = predict(
+        model,
+        opened.image,
+        chosen,
+        largest_only=request.largest,
+        views=request.views,
+        uncertainty=request.uncertainty,
+    )
     dicom, doubt = _dicom_seg(prediction, opened, model) if source.is_dicom_seg else (b"", None)
     write_prediction(prediction, source, preview=request.preview, dicom_seg=dicom)
     line = Text(f"{source.out}: {prediction.modality}")

@@ -9,17 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fedmodal.inference.paint import Pixels, paint
 from fedmodal.report.cases import Shown
 from fedmodal.tasks import Task
 
 _ZOOM = 3  # pixels a voxel in the printed slice
-_OPACITY = 0.55
 _GAP = 2  # voxels between the parts of the printed slice
 _JPEG_QUALITY = 82
 _AIR = 0.04  # of 0 to 1: what is darker at the edges is cut off
 _MARGIN = 3
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -77,17 +75,7 @@ def _squareness(shown: Shown) -> float:
     return row / column
 
 
-def paint(grey: Bytes, label: Bytes | None, task: Task) -> Bytes:
-    """A slice (rows, columns) in grey with its organs in their colours, uint8 (rows, columns, RGB)."""
-    picture = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
-    for organ in task.organs if label is not None else ():
-        colour = np.array([int(organ.colour[start : start + 2], 16) for start in (1, 3, 5)])
-        inside = label == organ.id
-        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * colour
-    return np.rint(picture).astype(np.uint8)
-
-
-def _cut(shown: Shown) -> tuple[Bytes, Bytes, Bytes]:
+def _cut(shown: Shown) -> tuple[Pixels, Pixels, Pixels]:
     """Image, truth and prediction (S, H, W) without the air around the body."""
     image, truth, found = np.asarray(shown.case.image, np.float32), shown.case.label, shown.found
     something = np.any((image > _AIR) | (truth > 0) | (found > 0), axis=0)
@@ -103,13 +91,13 @@ def _reach(filled: npt.NDArray[np.bool_]) -> slice:
     return slice(max(int(places[0]) - _MARGIN, 0), int(places[-1]) + 1 + _MARGIN)
 
 
-def _place(truth: Bytes, found: Bytes) -> int:
+def _place(truth: Pixels, found: Pixels) -> int:
     """The slice with the most wrong voxels; of a perfect prediction the one with the most organ."""
     wrong = (truth != found).sum((1, 2))
     return int(np.argmax(wrong if wrong.any() else (truth > 0).sum((1, 2))))
 
 
-def _tiled(volume: Bytes, across: int) -> Bytes:
+def _tiled(volume: Pixels, across: int) -> Pixels:
     slices, rows, columns = volume.shape
     down = math.ceil(slices / across)
     whole = np.zeros((down * across, rows, columns), volume.dtype)
