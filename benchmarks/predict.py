@@ -1,9 +1,9 @@
 """What predicting a CT of 512 x 512 x 300 costs beside the bare network.
 
-    python benchmarks/predict.py MODEL [--threads 2]
+    python benchmarks/predict.py MODEL [--threads 2] [--slices 300]
 
-The CT is a phantom stretched to that grid, 0.8 x 0.8 x 1.5 mm. The bare network is timed on the slices
-that it is given here (128 x 128, 3 mm), and on the CT's own 300 slices of 512 x 512.
+The CT is a phantom stretched to that grid, 0.8 x 0.8 mm and 450 mm long. The bare network is timed on the
+slices that it is given here (128 x 128, 3 mm), and on the CT's own slices of 512 x 512.
 """
 
 import argparse
@@ -29,17 +29,18 @@ from fedmodal.inference.predict import predict
 from fedmodal.tasks import ABDOMEN, Modality
 from fedmodal.training.evaluator import predict_scores
 
-SHAPE = (512, 512, 300)
-SPACING = (0.8, 0.8, 1.5)
+SIDE = 512
+SPACING = 0.8
+LENGTH = 450
 CPU = torch.device("cpu")
 
 
-def write_ct(path: Path) -> None:
+def write_ct(path: Path, count: int) -> None:
     phantom = make_phantom(ABDOMEN, Modality.CT, seed=0, index=0)
     values = np.asanyarray(phantom.image, dtype=np.float32).transpose(2, 1, 0)
-    factors = [new / old for new, old in zip(SHAPE, values.shape, strict=True)]
+    factors = [new / old for new, old in zip((SIDE, SIDE, count), values.shape, strict=True)]
     stretched = ndimage.zoom(values, factors, order=1).astype(np.int16)
-    nib.save(nib.Nifti1Image(stretched, np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])), path)
+    nib.save(nib.Nifti1Image(stretched, np.diag([-SPACING, -SPACING, LENGTH / count, 1.0])), path)
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -54,35 +55,43 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--slices", type=int, default=300)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model = load_model(given.model)
     network = model.network(Modality.CT)
     with tempfile.TemporaryDirectory() as name:
         source = Source(Path(name) / "ct.nii", Path(name) / "organs.nii.gz")
-        write_ct(source.path)
+        write_ct(source.path, given.slices)
         image = read_nifti(source.path)
         slices = preprocess(image, None, model.task, Modality.CT).image
         predict_scores(network, slices[:16], CPU)
         small = seconds(lambda: predict_scores(network, slices, CPU))
-        large = seconds(lambda: bare(network, SHAPE[2]))
+        large = seconds(lambda: bare(network, given.slices))
         found = []
         whole = seconds(lambda: found.append(predict(model, read_nifti(source.path), Modality.CT)))
         saving = seconds(lambda: write_prediction(found[0], source, preview=False))
+        del image, found[:]
         memory = most_memory(given.model, source)
-    print(f"network on {len(slices)} slices of 128 x 128: {small:.1f} s; on 300 of 512 x 512: {large:.1f} s")
+        options = most_memory(given.model, source, "--tta", "--uncertainty", "--largest", "--stats")
+    print(
+        f"network on {len(slices)} slices of 128 x 128: {small:.1f} s; "
+        f"on {given.slices} of 512 x 512: {large:.1f} s"
+    )
     print(
         f"predict, reading included: {whole:.1f} s, {whole / small:.2f} and {whole / large:.2f} times these"
     )
     print(f"writing .nii.gz: {saving:.1f} s")
-    print(f"most memory of `fedmodal predict`: {memory:.0f} MiB")
+    print(f"most memory of `fedmodal predict`: {memory:.0f} MiB; with every option: {options:.0f} MiB")
 
 
-def most_memory(model: Path, source: Source) -> float:
-    """MiB that the command needs in a process of its own."""
+def most_memory(model: Path, source: Source, *options: str) -> float:
+    """MiB that the command needs in a process of its own, if it needs more than those before it."""
     command = [sys.executable, "-c", "from fedmodal.cli import main; main()", "predict"]
     subprocess.run(
-        [*command, str(model), str(source.path), str(source.out)], check=True, stdout=subprocess.DEVNULL
+        [*command, str(model), str(source.path), str(source.out), *options],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
@@ -91,7 +100,7 @@ def bare(network: torch.nn.Module, count: int) -> None:
     """The network and its most likely class on slices of 512 x 512, four at a time."""
     with torch.inference_mode():
         for _ in range(0, count, 4):
-            network(torch.rand(4, 1, *SHAPE[:2])).argmax(1)
+            network(torch.rand(4, 1, SIDE, SIDE)).argmax(1)
 
 
 if __name__ == "__main__":

@@ -46,32 +46,28 @@ def test_what_is_seen_turned_is_turned_back(view: View) -> None:
     assert (seen[inside] - plain[inside]).abs().max() < 0.03  # two interpolations
 
 
+class Watching(ByIntensity):
+    """Remembers what it was shown."""
+
+    def forward(self, slices: Tensor) -> Tensor:
+        self.seen = slices
+        return super().forward(slices)
+
+
 @pytest.mark.parametrize("view", TURNED)
 def test_a_view_looks_at_something_else(view: View) -> None:
     """What the network sees differs, so that the test above is not one of the identity."""
-    seen = []
-
-    class Watching(torch.nn.Module):
-        def forward(self, slices: Tensor) -> Tensor:
-            seen.append(slices)
-            return ByIntensity()(slices)
-
-    Views(Watching(), (view,))(smooth_slice())
-    assert (seen[0] - smooth_slice()).abs().max() > 0.02
+    network = Watching()
+    Views(network, (view,))(smooth_slice())
+    assert (network.seen - smooth_slice()).abs().max() > 0.02
 
 
 def test_a_voxel_goes_where_a_turn_by_a_quarter_takes_it() -> None:
     slices = torch.zeros(1, 1, 5, 5)
     slices[0, 0, 1, 2] = 1  # above the middle
-    seen = []
-
-    class Watching(torch.nn.Module):
-        def forward(self, slices: Tensor) -> Tensor:
-            seen.append(slices)
-            return ByIntensity()(slices)
-
-    back = Views(Watching(), (View(degrees=90),))(slices).softmax(1)
-    assert seen[0][0, 0].nonzero().tolist() in ([[2, 1]], [[2, 3]])
+    network = Watching()
+    back = Views(network, (View(degrees=90),))(slices).softmax(1)
+    assert network.seen[0, 0].round().nonzero().tolist() in ([[2, 1]], [[2, 3]])
     assert back[0, 1].round().nonzero().tolist() == [[1, 2]]
 
 
@@ -103,8 +99,9 @@ def test_mirrored_only_where_a_mirrored_patient_is_one() -> None:
     assert not any(view.mirrored for view in views_of(ABDOMEN))
     symmetric = ABDOMEN.model_copy(update={"mirror_axes": (2,)})
     assert any(view.mirrored for view in views_of(symmetric))
-    slices = smooth_slice()
-    seen = Views(ByIntensity(), (View(mirrored=True),))(slices).softmax(1)
+    slices, network = smooth_slice(), Watching()
+    seen = Views(network, (View(mirrored=True),))(slices).softmax(1)
+    assert torch.allclose(network.seen, slices.flip(-1), atol=1e-5)
     assert torch.allclose(seen, ByIntensity()(slices).softmax(1), atol=1e-4)
 
 

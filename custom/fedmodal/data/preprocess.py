@@ -106,7 +106,7 @@ def preprocess(
 def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
     """Bring scores of classes back to the image's own grid and name the highest.
 
-    Works in slabs of slices: beyond the result and a copy of it, it needs about 100 MB for any image.
+    Works in slabs of slices: beyond the result it needs about 100 MB for any image.
 
     Args:
         scores: (C, S, H, W) on the stored grid, any float type and device; logits or probabilities.
@@ -116,7 +116,8 @@ def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
         Label map of `geometry.shape`. Linear interpolation of the scores; ties go to the lower id,
         voxels outside the stored slices are background.
     """
-    result = np.zeros(geometry.oriented, np.uint8)
+    result = np.zeros(geometry.shape, np.uint8)
+    turned = _turn(result, np.array(geometry.affine))
     depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
     rows, columns = _backward(geometry, 0), _backward(geometry, 1)
     slab = max(1, _SLAB_VALUES // (len(scores) * len(rows) * len(columns)))
@@ -130,8 +131,8 @@ def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
             to_columns, from_columns = _touched(columns, organs.any(0))
             part = _along(part[..., from_rows, from_columns], rows[to_rows, from_rows], 2)
             labels = _highest(_along(part, columns[to_columns, from_columns], 3))
-            result[first : first + slab, to_rows, to_columns] = labels.cpu().numpy()
-    return _turned_back(result, geometry)
+            turned[first : first + slab, to_rows, to_columns] = labels.cpu().numpy()
+    return result
 
 
 def restore_values(values: Tensor, geometry: Geometry, outside: int) -> npt.NDArray[np.uint8]:
@@ -142,7 +143,8 @@ def restore_values(values: Tensor, geometry: Geometry, outside: int) -> npt.NDAr
         geometry: of the stored case.
         outside: of voxels outside the stored slices.
     """
-    result = np.full(geometry.oriented, outside, np.uint8)
+    result = np.full(geometry.shape, outside, np.uint8)
+    turned = _turn(result, np.array(geometry.affine))
     depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
     rows, columns = _backward(geometry, 0), _backward(geometry, 1)
     to_rows, to_columns = (_reach(weights.sum(1) > 0) for weights in (rows, columns))
@@ -152,14 +154,8 @@ def restore_values(values: Tensor, geometry: Geometry, outside: int) -> npt.NDAr
         used = _reach(weights.sum(0) > 0)
         part = _along(_along(values[used].float(), weights[:, used], 0), rows[to_rows], 1)
         restored = _along(part, columns[to_columns], 2).round().clamp(0, 255)
-        result[first : first + slab, to_rows, to_columns] = restored.to(torch.uint8).cpu().numpy()
-    return _turned_back(result, geometry)
-
-
-def _turned_back(values: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """An array of axes (S, P, L) with the axes of its image."""
-    back = orientations.ornt_transform(_SPL, orientations.io_orientation(np.array(geometry.affine)))
-    return np.ascontiguousarray(orientations.apply_orientation(values, back))
+        turned[first : first + slab, to_rows, to_columns] = restored.to(torch.uint8).cpu().numpy()
+    return result
 
 
 def _touched(weights: Tensor, organs: Tensor) -> tuple[slice, slice]:
@@ -179,7 +175,7 @@ def _reach(wanted: Tensor) -> slice:
 
 
 def _turn(array: Array, affine: npt.NDArray[np.floating]) -> Array:
-    """A view of the array with axes (S, P, L)."""
+    """A view of the array with axes (S, P, L); what is written to it is in the array."""
     turn = orientations.ornt_transform(orientations.io_orientation(affine), _SPL)
     turned: Array = orientations.apply_orientation(array, turn)
     return turned

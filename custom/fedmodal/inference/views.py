@@ -79,12 +79,12 @@ class Views(torch.nn.Module):
         self.views = views
 
     def forward(self, slices: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities (N, C, H, W): their softmax is the mean itself."""
+        """Scores (N, C, H, W) whose softmax is the mean of the probabilities."""
         total = sum(self._answer(slices, view) for view in self.views)
         assert isinstance(total, Tensor)  # noqa: S101 - sum() of none would be a number
-        # Classes sum to 1 where a view shows a place and to less where it does not, so that the sum
-        # over classes counts the views that have a say.
-        return (total / total.sum(1, keepdim=True)).clamp_min(_TINY).log()
+        # Where a view does not show a place its classes sum to less than 1 there. The softmax that
+        # follows divides by the sum over views and classes, so that only what was seen counts.
+        return total.clamp_min(_TINY).log()
 
     def _answer(self, slices: Tensor, view: View) -> Tensor:
         seen = slices.clamp_min(0) ** view.gamma if view.gamma != 1 else slices
