@@ -154,6 +154,21 @@ def test_report_reads_the_run(run: Run, resident: Path) -> None:
     assert as_json["evaluation"]["site-1"][LAST_GLOBAL]["modality"] == "CT"
 
 
+def test_a_simulation_ends_with_its_page_and_a_reader_adds_cases(
+    run: Run, resident: Path, phantom_sites: Path, tmp_path: Path
+) -> None:
+    """The data are named by FEDMODAL_DATA, not the simulator's phantoms: no case is shown unasked."""
+    page = (resident / "report.html").read_text()
+    assert "Mean Dice over organs" in page
+    assert "Slice viewer" not in page
+    shown = run(
+        "fedmodal", "report", resident, "--cases", phantom_sites / "site-2", "--out", tmp_path / "mine"
+    )
+    assert shown.returncode == 0, shown.stdout
+    assert f"report: {tmp_path / 'mine' / 'report.html'} (and report.md)" in shown.stdout
+    assert "Slice viewer" in (tmp_path / "mine" / "report.html").read_text()
+
+
 def test_bare_command_from_a_clone_gives_the_same_weights(
     run: Run, job: Path, resident: Path, tmp_path: Path
 ) -> None:

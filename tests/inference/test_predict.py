@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nibabel import orientations
 from typer.testing import CliRunner
 
@@ -187,3 +188,17 @@ def test_a_series_declares_its_modality(model_file: Path, realdata: Path, tmp_pa
     )
     assert code == 0
     assert "MRI was given, its header says CT" in shown
+
+
+def test_an_image_without_any_of_the_organs_is_said(model_file: Path, tmp_path: Path) -> None:
+    air = nib.Nifti1Image(np.full((30, 30, 10), -1000, np.int16), np.diag([3.0, 3, 3, 1]))
+    air.dataobj[10:20, 10:20] = 40
+    nib.save(air, tmp_path / "leg.nii.gz")
+    content = torch.load(model_file, weights_only=True)
+    name = list(content["model"])[-1]  # the class scores' bias: background everywhere
+    content["model"][name] += torch.tensor([100.0] + [0.0] * 6)
+    del content["fedmodal"]["hash"]
+    torch.save(content, tmp_path / "model.pt")
+    code, shown = call(tmp_path / "model.pt", tmp_path / "leg.nii.gz", tmp_path / "out.nii.gz")
+    assert code == 0
+    assert "NOTHING FOUND: the model is for task 'abdomen' (spleen, right kidney," in shown

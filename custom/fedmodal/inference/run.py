@@ -81,9 +81,16 @@ def _one(request: Request, model: Model, source: Source) -> tuple[dict[str, Orga
     dicom, doubt = _dicom_seg(prediction, opened, model) if source.is_dicom_seg else (b"", None)
     write_prediction(prediction, source, preview=request.preview, dicom_seg=dicom)
     line = Text(f"{source.out}: {prediction.modality}")
-    for warning in _warnings(request.modality, opened.declared, prediction.warning, doubt):
+    stats = organ_stats(opened.image, prediction, model.task)
+    nothing = None if any(one.millilitres for one in stats.values()) else _nothing_found(model)
+    for warning in _warnings(request.modality, opened.declared, prediction.warning, doubt, nothing):
         line.append(f"; {warning}", style="yellow")
-    return organ_stats(opened.image, prediction, model.task), line
+    return stats, line
+
+
+def _nothing_found(model: Model) -> str:
+    names = ", ".join(organ.name for organ in model.task.organs)
+    return f"NOTHING FOUND: the model is for task '{model.task.name}' ({names}); does the image show any?"
 
 
 def _dicom_seg(prediction: Prediction, opened: Opened, model: Model) -> tuple[bytes, str | None]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from fedmodal.report import charts
 from fedmodal.report.document import Section, Table
 from fedmodal.report.measures import TITLES, figures, found, has_spreads
-from fedmodal.report.record import EvaluationRecord, RunRecord, share_of
+from fedmodal.report.record import EvaluationRecord, OrganRecord, RunRecord, share_of
 from fedmodal.report.scores import dice, dice_table, mean_of, shown_model, shown_name, which
+from fedmodal.training.measures import DICE
 
 _MANY_SITES = 4
 """Beyond so many, what there is of each is folded."""
@@ -156,12 +157,17 @@ def _beyond(record: RunRecord) -> Section:
 
 def _measures(site: str, result: EvaluationRecord) -> Table:
     rows = tuple(
-        (organ, found(one), *(_with_ends(*figures(one, measure)) for measure in TITLES))
+        (organ, found(one), _median(one), *(_with_ends(*figures(one, measure)) for measure in TITLES))
         for organ, one in result.organs.items()
     )
     titles = (title.replace("\n", ": ").replace(" %", "\u00a0%") for title in TITLES.values())
-    headings = ("organ", "found", *titles)
+    headings = ("organ", "found", "Dice: median", *titles)
     return Table(f"{site} ({result.modality}), {result.patients} {result.split} patients", headings, rows)
+
+
+def _median(organ: OrganRecord) -> str:
+    spread = organ.spreads.get(DICE)
+    return "-" if spread is None or spread.median is None else f"{spread.median:.2f}"
 
 
 def _with_ends(mean: str, low: str, high: str) -> str:
