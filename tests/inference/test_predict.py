@@ -190,6 +190,16 @@ def test_a_series_declares_its_modality(model_file: Path, realdata: Path, tmp_pa
     assert "MRI was given, its header says CT" in shown
 
 
+def test_a_label_map_given_as_an_image_is_said(
+    model_file: Path, phantom_sites: Path, images: dict[str, Path], tmp_path: Path
+) -> None:
+    label = next((phantom_sites / "site-1" / "labelsTr").iterdir())
+    _, shown = call(model_file, label, tmp_path / "x.nii.gz")
+    assert "a label map, not an image?" in shown.replace("\n", " ")
+    for image in images.values():
+        assert "a label map" not in call(model_file, image, tmp_path / "y.nii.gz")[1]
+
+
 def test_an_image_without_any_of_the_organs_is_said(model_file: Path, tmp_path: Path) -> None:
     air = nib.Nifti1Image(np.full((30, 30, 10), -1000, np.int16), np.diag([3.0, 3, 3, 1]))
     air.dataobj[10:20, 10:20] = 40

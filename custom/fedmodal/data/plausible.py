@@ -1,14 +1,16 @@
-"""Whether intensities can be what a data set declares: Hounsfield units for CT, or not for MRI."""
+"""Whether intensities can be what they are taken for: Hounsfield units for CT, not for MRI, and an image."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from fedmodal.data.nifti import Array
 from fedmodal.tasks import Modality
 
 _MOST = 2_000_000  # voxels looked at
 _DARKEST_AIR = -1100  # a lower minimum is padding around the field of view
+_MOST_LABELS = 128
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ def modality_problem(values: Array, modality: Modality) -> str | None:
     return None
 
 
+def label_map_problem(values: Array) -> str | None:
+    """Why this is a label map rather than an image, or None: few whole numbers from 0 on, mostly 0."""
+    sample = _sample(values)
+    found = np.unique(sample)
+    if len(found) > _MOST_LABELS or found[0] != 0 or (found % 1).any() or (sample == 0).mean() < 0.3:
+        return None
+    return f"holds {len(found)} whole numbers, most of them 0: a label map, not an image?"
+
+
+def _sample(values: Array) -> npt.NDArray[np.float32]:
+    return values.ravel(order="K")[:: (values.size // _MOST) | 1].astype(np.float32)
+
+
 def _looks_like_hounsfield(shares: _Shares) -> bool:
     with_air = shares.air > 0.01 and shares.tissue > 0.03
     without_air = shares.fat > 0.01 and shares.soft > 0.2 and shares.tissue > 0.8
@@ -51,7 +66,7 @@ def _looks_like_hounsfield(shares: _Shares) -> bool:
 
 
 def _shares(values: Array) -> _Shares:
-    sample = values.ravel(order="K")[:: (values.size // _MOST) | 1].astype(np.float32)
+    sample = _sample(values)
     real = sample[sample > sample.min()] if sample.min() < _DARKEST_AIR else sample
 
     def share(low: float, high: float) -> float:

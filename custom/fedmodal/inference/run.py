@@ -4,9 +4,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from fedmodal.data.plausible import label_map_problem
 from fedmodal.errors import UserError
 from fedmodal.inference.files import Opened, Source, find_sources, stats_json, write_prediction, write_stats
 from fedmodal.inference.model import Model, load_model
@@ -83,7 +85,8 @@ def _one(request: Request, model: Model, source: Source) -> tuple[dict[str, Orga
     line = Text(f"{source.out}: {prediction.modality}")
     stats = organ_stats(opened.image, prediction, model.task)
     nothing = None if any(one.millilitres for one in stats.values()) else _nothing_found(model)
-    for warning in _warnings(request.modality, opened.declared, prediction.warning, doubt, nothing):
+    strange = label_map_problem(np.asanyarray(opened.image.dataobj))
+    for warning in _warnings(request.modality, opened.declared, prediction.warning, doubt, nothing, strange):
         line.append(f"; {warning}", style="yellow")
     return stats, line
 

@@ -78,8 +78,8 @@ def _tested(request: Request, record: RunRecord, console: Console) -> Iterator["
         if request.cases:
             raise
         return
-    data = [*find_phantoms_of(record, model.task).items()]
-    data += [("", dataset) for dataset in read_data(request.cases, model.task)]
+    data = [("", dataset) for dataset in read_data(request.cases, model.task)]
+    data += find_phantoms_of(record, model.task).items()
     with Progress(console=console, transient=True) as progress:
         for site, dataset in data:
             line = progress.add_task(f"cases of {site or dataset.name}")

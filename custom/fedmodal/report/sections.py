@@ -43,11 +43,16 @@ def headline(record: RunRecord) -> str:
     for models in record.evaluation.values():
         shown.setdefault(shown_model(models).modality, []).append(shown_model(models))
     parts = (
-        f"{dice(mean_of(one.mean for one in results))} on {modality} ({_patients(results)})"
+        f"{_reached(results)} on {modality} ({_patients(results)})"
         for modality, results in sorted(shown.items())
     )
     names = {which(shown_name(models)) for models in record.evaluation.values()}
     return f"Mean Dice over organs ({' / '.join(sorted(names))}): {', '.join(parts)}."
+
+
+def _reached(results: list[EvaluationRecord]) -> str:
+    mean = mean_of(one.mean for one in results)
+    return "not measured" if mean is None else dice(mean)
 
 
 def _patients(results: list[EvaluationRecord]) -> str:
