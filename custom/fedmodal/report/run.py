@@ -27,6 +27,11 @@ class Request:
     cases: Sequence[Path] = ()
     pooled: Path | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The run's folder, also where its record was named."""
+        return self.run if self.run.is_dir() else self.run.parent
+
 
 def show(request: Request, console: Console) -> None:
     """Print the tables of a run.
@@ -51,8 +56,7 @@ def write_pages(request: Request, console: Console) -> None:
     record = read_record(find_record(request.run))
     pooled = _pooled(request.pooled, record)
     tested = tuple(_tested(request, record, console))
-    folder = request.out or (request.run if request.run.is_dir() else request.run.parent)
-    page, text = write_report(Material(record, tested, pooled), folder)
+    page, text = write_report(Material(record, tested, pooled), request.out or request.folder)
     console.print(f"report: {page} (and {text.name})", soft_wrap=True)
 
 
@@ -73,7 +77,7 @@ def _tested(request: Request, record: RunRecord, console: Console) -> Iterator["
     from fedmodal.report.cases import as_recorded, evaluate_on, find_phantoms_of, read_data  # noqa: PLC0415
 
     try:
-        model = load_model(request.run)
+        model = load_model(request.folder)
     except UserError:
         if request.cases:
             raise
