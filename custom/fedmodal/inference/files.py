@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from fedmodal.data.nifti import read_nifti
 from fedmodal.errors import UserError
 from fedmodal.inference.predict import OrganStats, Prediction
 from fedmodal.tasks import Modality
+from fedmodal.writing import written_whole
 
 NIFTI = (".nii.gz", ".nii")
 DICOM_SEG = ".dcm"
@@ -156,32 +156,17 @@ def write_prediction(
     out = source.out
     if out.resolve() == source.path.resolve():
         raise UserError(f"{out}: is the image itself; name another file for the label map")
-    with _written_whole(out) as partial:
+    with written_whole(out) as partial:
         if source.is_dicom_seg:
             partial.write_bytes(dicom_seg)
         else:
             nib.save(prediction.image, partial)
     if prediction.uncertainty is not None:
-        with _written_whole(source.uncertainty) as partial:
+        with written_whole(source.uncertainty) as partial:
             nib.save(prediction.uncertainty, partial)
     if preview:
-        with _written_whole(out.with_name(f"{_stem(out)}.png")) as partial:
+        with written_whole(out.with_name(f"{_stem(out)}.png")) as partial:
             Image.fromarray(prediction.preview).save(partial)
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A partial file to write to, which gets its name at the end, or is taken away."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); make room or name another place"
-        ) from error
 
 
 Rows = Sequence[tuple[Source, dict[str, OrganStats]]]

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedmodal import __version__
-from fedmodal.errors import UserError
 from fedmodal.report.case_section import Picture, case_section, pictures_of
 from fedmodal.report.cases import CaseResults
 from fedmodal.report.document import Table
@@ -18,6 +17,7 @@ from fedmodal.report.record import RunRecord
 from fedmodal.report.sections import Pooled, headline, sections_of
 from fedmodal.report.warnings import warnings_of
 from fedmodal.tasks import get_task
+from fedmodal.writing import written_whole
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 _TEMPLATES = "templates"
@@ -66,7 +66,11 @@ def write_report(material: Material, out: Path) -> tuple[Path, Path]:
     }
     pictures = list(pictures_of(material.tested, task))
     page = _html(shared, pictures, material, task.organs)
-    return _write(out / HTML_FILE, page), _write(out / MARKDOWN_FILE, _markdown(shared))
+    content = {out / HTML_FILE: page, out / MARKDOWN_FILE: _markdown(shared)}
+    for path, text in content.items():
+        with written_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return out / HTML_FILE, out / MARKDOWN_FILE
 
 
 def _environment(*, html: bool) -> Environment:
@@ -116,17 +120,3 @@ def as_markdown(table: Table) -> str:
     ]
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in (table.headings, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (escaped[0], rule, *escaped[1:]))
-
-
-def _write(path: Path, content: str) -> Path:
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); make room or name another folder with --out"
-        ) from error
-    return path
