@@ -1,12 +1,14 @@
 """Reading NIfTI files: types, scaling, and a clear error for each kind of damage."""
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from fedmodal.data import nifti
 from fedmodal.data.nifti import read_nifti, spacing_of
 from fedmodal.errors import UserError
 
@@ -16,6 +18,13 @@ ARRAY = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 
 def saved(path: Path, array: np.ndarray = ARRAY, kind: type = nib.Nifti1Image) -> Path:
     nib.save(kind(array, AFFINE), path)
+    return path
+
+
+def with_scale(path: Path, slope: float, offset: float) -> Path:
+    header = bytearray(path.read_bytes())
+    header[112:120] = np.array([slope, offset], "<f4").tobytes()  # scl_slope, scl_inter
+    path.write_bytes(header)
     return path
 
 
@@ -31,13 +40,38 @@ def test_values_type_and_place_are_kept(tmp_path: Path, name: str, kind: type) -
 
 
 def test_an_offset_becomes_hounsfield_units(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.nii")
-    header = bytearray(path.read_bytes())
-    header[112:120] = np.array([1, -1024], "<f4").tobytes()  # scl_slope, scl_inter
-    path.write_bytes(header)
+    path = with_scale(saved(tmp_path / "a.nii"), 1, -1024)
     values = np.asanyarray(read_nifti(path).dataobj)
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, ARRAY - 1024.0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1)])
+def test_scaled_slab_by_slab_is_what_nibabel_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(nifti, "_SLAB_VOXELS", 60)  # two slices
+    stored = np.random.default_rng(0).integers(0, 255, shape).astype(kind)
+    path = with_scale(saved(tmp_path / "a.nii", stored), 0.3, -1024.7)
+    values = np.asanyarray(read_nifti(path).dataobj)
+    np.testing.assert_array_equal(values, np.asarray(nib.load(path).dataobj, np.float32).reshape(5, 6, 7))
+
+
+def test_a_truncated_file_with_a_scale_is_refused(tmp_path: Path) -> None:
+    path = with_scale(saved(tmp_path / "a.nii"), 2, 1)
+    path.write_bytes(path.read_bytes()[:-2])
+    refused(path, "ends before its last voxel")
+
+
+def test_reading_a_scaled_file_needs_little_more_than_file_and_result(tmp_path: Path) -> None:
+    stored = np.zeros((128, 128, 400), np.int16)
+    path = with_scale(saved(tmp_path / "a.nii", stored), 1, -1024)
+    tracemalloc.start()
+    read_nifti(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (2 + 4 + 3) * stored.size  # bytes a voxel: file, result, and a slab of 16
 
 
 def test_a_fourth_axis_of_one_is_dropped(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_bad_input_is_one_line(model_file: Path, images: dict[str, Path], tmp_pa
         (four, "x.nii.gz", "not a 3D volume"),
         (tmp_path / "nothing", "x.nii.gz", "no such image"),
         (tmp_path / "empty", "x.nii.gz", "no DICOM files here"),
-        (copied, "image.nii.gz", "is the image itself"),
+        (copied, "image.nii.gz", "is itself an image to segment"),
         (tmp_path, "x.nii.gz", "holds several images"),
     ):
         code, shown = call(model_file, image, tmp_path / out)

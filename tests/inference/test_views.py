@@ -87,6 +87,20 @@ def test_places_that_a_view_does_not_show_are_left_to_the_others() -> None:
     assert torch.allclose(mean.sum(1), torch.ones(1, 32, 32))
 
 
+class Constant(torch.nn.Module):
+    """The same scores everywhere."""
+
+    def forward(self, slices: Tensor) -> Tensor:
+        return torch.tensor([0.0, 1.0, 3.0])[None, :, None, None].expand(len(slices), 3, *slices.shape[2:])
+
+
+def test_of_a_network_that_always_says_the_same_every_view_is_the_plain_answer() -> None:
+    """The corners too, which the turned and the enlarged views do not show."""
+    slices = torch.rand(2, 1, 128, 128)
+    mean = Views(Constant(), views_of(ABDOMEN))(slices).softmax(1)
+    assert torch.allclose(mean, Constant()(slices).softmax(1), atol=1e-5)
+
+
 def test_the_mean_is_over_probabilities() -> None:
     slices = torch.full((1, 1, 4, 4), 0.25)
     views = (View(), View(gamma=0.5))  # the network sees 0.25 and 0.5
@@ -96,12 +110,16 @@ def test_the_mean_is_over_probabilities() -> None:
 
 
 def test_mirrored_only_where_a_mirrored_patient_is_one() -> None:
-    assert not any(view.mirrored for view in views_of(ABDOMEN))
-    symmetric = ABDOMEN.model_copy(update={"mirror_axes": (2,)})
-    assert any(view.mirrored for view in views_of(symmetric))
-    slices, network = smooth_slice(), Watching()
-    seen = Views(network, (View(mirrored=True),))(slices).softmax(1)
-    assert torch.allclose(network.seen, slices.flip(-1), atol=1e-5)
+    assert all(view.mirrored is None for view in views_of(ABDOMEN))
+    symmetric = ABDOMEN.model_copy(update={"mirror_axes": (0, 1, 2)})
+    assert [view.mirrored for view in views_of(symmetric)[-2:]] == [1, 2]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_mirrored_view_is_mirrored_back(axis: int) -> None:
+    slices, network = torch.rand(1, 1, 8, 12), Watching()
+    seen = Views(network, (View(mirrored=axis),))(slices).softmax(1)
+    assert torch.allclose(network.seen, slices.flip(axis + 1), atol=1e-5)
     assert torch.allclose(seen, ByIntensity()(slices).softmax(1), atol=1e-4)
 
 
@@ -140,6 +158,16 @@ def test_the_map_lies_on_the_images_grid(model: Model, images: dict[str, Path]) 
     assert predict(model, image).uncertainty is None
 
 
+def test_where_the_network_does_not_look_the_map_is_255(model: Model) -> None:
+    """600 mm wide, of which it sees the middle 384."""
+    image = nib.Nifti1Image(np.full((100, 100, 4), 40, np.int16), np.diag([6.0, 6, 5, 1]))
+    found = predict(model, image, Modality.CT, uncertainty=True).uncertainty
+    assert found is not None
+    doubt = np.asarray(found.dataobj)
+    assert (doubt[:18] == 255).all()
+    assert (doubt[18:82, 18:82] <= 100).all()
+
+
 def test_views_give_the_same_answer_every_time(model: Model, images: dict[str, Path]) -> None:
     image = read_nifti(images["CT"])
     once, again, plain = (
@@ -152,10 +180,11 @@ def test_views_give_the_same_answer_every_time(model: Model, images: dict[str, P
 def test_mean_uncertainty_by_hand() -> None:
     label, doubt = np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 4), 90, np.uint8)
     label[0, 0, :2], doubt[0, 0, :2] = 5, (10, 21)
+    label[0, 1, 0], doubt[0, 1, 0] = 5, 5  # the fourth place of the box is not the organ's
     maps = [nib.Nifti1Image(values, np.eye(4), dtype=np.uint8) for values in (label, doubt)]
     prediction = Prediction(maps[0], Modality.CT, None, np.zeros((1, 1, 3), np.uint8), maps[1])
     stats = organ_stats(nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)), prediction, ABDOMEN)
-    assert stats["liver"].mean_uncertainty == 15.5
+    assert stats["liver"].mean_uncertainty == 12.0
     assert stats["spleen"].mean_uncertainty is None
 
 
@@ -172,6 +201,37 @@ def test_the_command_writes_the_map_beside_the_label_map(
     for row in rows:
         assert (row["mean_uncertainty"] == "") == (float(row["millilitres"]) == 0)
     assert any(0 < float(row["mean_uncertainty"]) <= 100 for row in rows if row["mean_uncertainty"])
+
+
+def test_beside_a_dicom_seg_the_map_is_nifti(model_file: Path, realdata: Path, tmp_path: Path) -> None:
+    series = realdata / "abdomen" / "ct_dicom"
+    arguments = ("predict", model_file, series, tmp_path / "organs.dcm", "--uncertainty")
+    assert CliRunner().invoke(app, [*map(str, arguments)]).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"organs.dcm", "organs_uncertainty.nii.gz"}
+    assert nib.load(tmp_path / "organs_uncertainty.nii.gz").shape == (512, 512, 20)
+
+
+def test_a_map_that_cannot_be_written_is_one_line_and_leaves_no_part(
+    model_file: Path, images: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "organs_uncertainty.nii.gz").mkdir()
+    arguments = ("predict", model_file, images["CT"], tmp_path / "organs.nii.gz", "--uncertainty")
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert isinstance(done.exception, UserError)
+    assert "organs_uncertainty.nii.gz: cannot be written" in str(done.exception)
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_map_never_takes_the_place_of_an_image(tmp_path: Path) -> None:
+    """Not of its own one, and not of another's."""
+    image, series = tmp_path / "a_uncertainty.nii.gz", tmp_path / "a"
+    image.write_bytes(b"an image")
+    with pytest.raises(UserError, match="is itself an image to segment"):
+        find_sources(image, tmp_path / "a.nii.gz", uncertainty=True)
+    assert len(find_sources(image, tmp_path / "a.nii.gz")) == 1
+    series.mkdir()
+    with pytest.raises(UserError, match="is itself an image to segment"):
+        find_sources(tmp_path, tmp_path, dicom_seg=True, uncertainty=True)
 
 
 def test_a_map_and_a_label_map_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """From a volume on its own grid to slices on the task's grid, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -118,20 +118,15 @@ def restore(scores: Tensor, geometry: Geometry) -> npt.NDArray[np.uint8]:
     """
     result = np.zeros(geometry.shape, np.uint8)
     turned = _turn(result, np.array(geometry.affine))
-    depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
     rows, columns = _backward(geometry, 0), _backward(geometry, 1)
-    slab = max(1, _SLAB_VALUES // (len(scores) * len(rows) * len(columns)))
-    for first in range(0, len(depth), slab):
-        weights = depth[first : first + slab]
-        used = _reach(weights.sum(0) > 0)
-        part = _along(scores[:, used].float(), weights[:, used], 1)
+    for slab, part in _slabs(scores, geometry):
         organs = (part[1:].amax(0) > part[0]).any(0).cpu()
         if organs.any():
             to_rows, from_rows = _touched(rows, organs.any(1))
             to_columns, from_columns = _touched(columns, organs.any(0))
-            part = _along(part[..., from_rows, from_columns], rows[to_rows, from_rows], 2)
-            labels = _highest(_along(part, columns[to_columns, from_columns], 3))
-            turned[first : first + slab, to_rows, to_columns] = labels.cpu().numpy()
+            on_rows = _along(part[..., from_rows, from_columns], rows[to_rows, from_rows], 2)
+            labels = _highest(_along(on_rows, columns[to_columns, from_columns], 3))
+            turned[slab, to_rows, to_columns] = labels.cpu().numpy()
     return result
 
 
@@ -145,17 +140,22 @@ def restore_values(values: Tensor, geometry: Geometry, outside: int) -> npt.NDAr
     """
     result = np.full(geometry.shape, outside, np.uint8)
     turned = _turn(result, np.array(geometry.affine))
-    depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
     rows, columns = _backward(geometry, 0), _backward(geometry, 1)
     to_rows, to_columns = (_reach(weights.sum(1) > 0) for weights in (rows, columns))
-    slab = max(1, _SLAB_VALUES // (len(rows) * len(columns)))
-    for first in range(0, len(depth), slab):
-        weights = depth[first : first + slab]
-        used = _reach(weights.sum(0) > 0)
-        part = _along(_along(values[used].float(), weights[:, used], 0), rows[to_rows], 1)
-        restored = _along(part, columns[to_columns], 2).round().clamp(0, 255)
-        turned[first : first + slab, to_rows, to_columns] = restored.to(torch.uint8).cpu().numpy()
+    for slab, part in _slabs(values[None], geometry):
+        restored = _along(_along(part, rows[to_rows], 2), columns[to_columns], 3)[0].round().clamp(0, 255)
+        turned[slab, to_rows, to_columns] = restored.to(torch.uint8).cpu().numpy()
     return result
+
+
+def _slabs(values: Tensor, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
+    """Stored values (C, S, H, W) at the image's own slices, some at a time: which, and (C, n, H, W)."""
+    depth = _interpolation(_positions(geometry.resampled[0], geometry.oriented[0]), geometry.resampled[0])
+    step = max(1, _SLAB_VALUES // (len(values) * geometry.oriented[1] * geometry.oriented[2]))
+    for first in range(0, len(depth), step):
+        weights = depth[first : first + step]
+        used = _reach(weights.sum(0) > 0)
+        yield slice(first, first + step), _along(values[:, used].float(), weights[:, used], 1)
 
 
 def _touched(weights: Tensor, organs: Tensor) -> tuple[slice, slice]:

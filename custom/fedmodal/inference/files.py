@@ -75,6 +75,10 @@ class Source:
         """Where its uncertainty map goes, beside the label map."""
         return self.out.with_name(f"{_stem(self.out)}{UNCERTAINTY}")
 
+    def results(self, *, uncertainty: bool) -> tuple[Path, ...]:
+        """What is written for it: the label map, and the map of uncertainty if it is asked for."""
+        return (self.out, self.uncertainty) if uncertainty else (self.out,)
+
     @property
     def is_dicom_seg(self) -> bool:
         """Whether its label map becomes a DICOM Segmentation."""
@@ -93,26 +97,35 @@ def find_sources(
         uncertainty: whether maps of it are written too.
 
     Raises:
-        UserError: nothing there, or an output that does not fit.
+        UserError: nothing there, or an output that does not fit or would replace an image or another.
     """
     if not image.exists():
         raise UserError(f"{image}: no such image; name a NIfTI file, a DICOM folder, or a folder of them")
     single = image.is_file() or not _members(image)
     ending = DICOM_SEG if dicom_seg else NIFTI[0]
     if single:
-        return (Source(image, out if _is_file(out, dicom_seg) else out / f"{_stem(image)}{ending}"),)
-    if _is_file(out, dicom_seg):
+        place = out if _is_file(out, dicom_seg) else out / f"{_stem(image)}{ending}"
+        sources: tuple[Source, ...] = (Source(image, place),)
+    elif _is_file(out, dicom_seg):
         raise UserError(f"{out}: {image} holds several images; name a folder for their label maps")
-    sources = tuple(Source(member, out / f"{_stem(member)}{ending}") for member in _members(image))
+    else:
+        sources = tuple(Source(member, out / f"{_stem(member)}{ending}") for member in _members(image))
+    _refuse_replacing(sources, uncertainty=uncertainty)
+    return sources
+
+
+def _refuse_replacing(sources: Sequence[Source], *, uncertainty: bool) -> None:
+    """Raise if a result would take the place of an image or of another result."""
+    images = {source.path.resolve() for source in sources}
     places = sorted(
-        (place, source.path)
-        for source in sources
-        for place in ((source.out, source.uncertainty) if uncertainty else (source.out,))
+        (place, source.path) for source in sources for place in source.results(uncertainty=uncertainty)
     )
+    for place, _ in places:
+        if place.resolve() in images:
+            raise UserError(f"{place}: is itself an image to segment; name another place for the results")
     for (place, one), (other_place, other) in pairwise(places):
         if place == other_place:
             raise UserError(f"{one} and {other}: would become the same {place}; rename one")
-    return sources
 
 
 def _members(folder: Path) -> Sequence[Path]:
@@ -151,11 +164,9 @@ def write_prediction(
         dicom_seg: the label map as a DICOM Segmentation, where the source asks for one.
 
     Raises:
-        UserError: the label map would replace its image, or cannot be written.
+        UserError: something cannot be written.
     """
     out = source.out
-    if out.resolve() == source.path.resolve():
-        raise UserError(f"{out}: is the image itself; name another file for the label map")
     with written_whole(out) as partial:
         if source.is_dicom_seg:
             partial.write_bytes(dicom_seg)

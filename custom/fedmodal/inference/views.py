@@ -26,24 +26,25 @@ class View:
         degrees: by which it is turned.
         zoom: by which it is enlarged.
         gamma: exponent of its intensities, 0 to 1.
-        mirrored: whether right and left change places.
+        mirrored: the axis of (S, P, L) whose two ends change places, 1 or 2; None for none.
     """
 
     degrees: float = 0.0
     zoom: float = 1.0
     gamma: float = 1.0
-    mirrored: bool = False
+    mirrored: int | None = None
 
     @property
     def moves(self) -> bool:
         """Whether voxels change their place."""
-        return self.mirrored or self.degrees != 0 or self.zoom != 1
+        return self.mirrored is not None or self.degrees != 0 or self.zoom != 1
 
     def matrix(self) -> Tensor:
         """Where in the slice a place of the view is taken from: (2, 2), x before y, in voxels."""
         angle = math.radians(self.degrees)
         turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        turn[:, 0] *= -1 if self.mirrored else 1
+        if self.mirrored is not None:
+            turn[:, 2 - self.mirrored] *= -1
         return turn / self.zoom
 
 
@@ -60,7 +61,7 @@ _VIEWS = (
 
 def views_of(task: Task) -> tuple[View, ...]:
     """The views of a task's slices; mirrored ones only where a mirrored patient is still a patient."""
-    return (*_VIEWS, View(mirrored=True)) if 2 in task.mirror_axes else _VIEWS
+    return (*_VIEWS, *(View(mirrored=axis) for axis in task.mirror_axes if axis in (1, 2)))
 
 
 class Views(torch.nn.Module):
