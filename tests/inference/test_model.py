@@ -56,6 +56,17 @@ def test_norm_layers_of_a_modality_are_put_in(tmp_path: Path) -> None:
         model.network(Modality.CT)
 
 
+def test_a_site_that_took_part_gets_its_own_norm_layers(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"FL_global_model.pt": 1}, channels=[4, 8], norm="batch")
+    network = SegmentationNetwork("abdomen", 1, {"channels": [4, 8], "norm": "batch"})
+    name = next(name for name in network.state_dict() if name.endswith("running_mean"))
+    shape = network.state_dict()[name].shape
+    write_norm_sets({f"site-{n}": NormSet("MRI", {name: torch.full(shape, float(n))}) for n in (1, 2)}, run)
+    model = load_model(run)
+    for site, value in (("", 1), ("site-2", 2), ("site-9", 1)):
+        assert (model.network(Modality.MRI, site).state_dict()[name] == value).all()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

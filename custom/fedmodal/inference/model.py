@@ -44,14 +44,18 @@ class Model:
     norm_sets: Mapping[str, NormSet]
     _network: SegmentationNetwork
 
-    def network(self, modality: Modality) -> torch.nn.Module:
+    def network(self, modality: Modality, site: str = "") -> torch.nn.Module:
         """The network for images of a modality, in evaluation mode.
+
+        Args:
+            modality: of the images.
+            site: where they are from, whose own norm layers come first; empty for none that took part.
 
         Raises:
             UserError: norm layers stay at the sites, and none of that modality took part.
         """
         if self.norm_sets:
-            chosen = choose_set(self.norm_sets, "", modality.value)
+            chosen = choose_set(self.norm_sets, site, modality.value)
             if chosen.modality != modality:
                 raise UserError(
                     f"{self.path}: has norm layers for {chosen.modality} only, not for {modality}"

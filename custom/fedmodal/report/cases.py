@@ -114,7 +114,7 @@ def evaluate_on(
     if not cases:
         raise UserError(f"{dataset.folder}: holds no case to show")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = model.network(store.modality).to(device)
+    network = model.network(store.modality, site).to(device)
     scores, found = [], []
     for number, case in enumerate(cases, 1):
         probabilities = predict_scores(network, case.image, device)
