@@ -60,6 +60,12 @@ def test_no_run_and_two_runs(record: RunRecord, tmp_path: Path) -> None:
         find_record(tmp_path)
 
 
+def test_a_training_without_a_federation_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="a training without a federation"):
+        find_record(tmp_path)
+
+
 def test_damaged_record(tmp_path: Path) -> None:
     path = tmp_path / "fedmodal_run.json"
     path.write_text('{"job": ')

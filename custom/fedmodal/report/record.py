@@ -194,6 +194,11 @@ def find_record(run: Path) -> Path:
     if not run.exists():
         raise UserError(f"{run}: no such folder; name a run's folder, such as simulator_workspace")
     found = sorted(run.rglob(RECORD_FILE)) if run.is_dir() else [run]
+    if not found and (run / RESULTS_FILE).is_file():
+        raise UserError(
+            f"{run}: a training without a federation, its figures are in {RESULTS_FILE}; name a federated "
+            "run, and this one with --pooled to compare with"
+        )
     if not found:
         raise UserError(
             f"{run}: no {RECORD_FILE} in it; name the workspace of a run or a downloaded job "
